@@ -1,0 +1,212 @@
+//! The command line. What `--help` says is written here, for a person.
+
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::duration;
+
+/// Forms and keeps a Valkey Cluster from inside its pods: no operator, no RBAC, no shell scripts.
+#[derive(Debug, Parser)]
+#[command(name = "valkeeper", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How to log; logs go to standard error.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done                     69  peers not reachable by the deadline
+  1  a negative answer        75  deadline reached; a rerun continues
+ 64  usage or configuration   76  refused: unsafe, a human must look
+
+Every option can also be given as an environment variable: --dns-server as VALKEEPER_DNS_SERVER.
+A password comes from --password-file, VALKEY_PASSWORD or VALKEYCLI_AUTH, never from the command line.";
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Form the cluster, complete it or heal it, until every node agrees. Run it as often as you like.
+    ///
+    /// Finds the pods through DNS, introduces them to each other, gives out the slots and makes replicas. On a cluster
+    /// that stands it changes nothing. It refuses, and says why, whenever to go on could cost data.
+    Bootstrap(BootstrapArgs),
+    /// Show the cluster at a glance; exit 1 and say why when something is wrong with it.
+    Status(StatusArgs),
+    /// Say what is wrong with the cluster and the command that mends it; changes nothing.
+    Doctor(DoctorArgs),
+    /// Run a whole cluster on this machine's loopback addresses until Ctrl-C.
+    #[cfg(feature = "local")]
+    Local(LocalArgs),
+}
+
+/// `valkeeper bootstrap`.
+#[derive(Debug, Args)]
+pub struct BootstrapArgs {
+    /// Who is to be found.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+    /// What they are to become.
+    #[command(flatten)]
+    pub shape: ShapeArgs,
+    /// Give up after this long.
+    #[arg(long, env = "VALKEEPER_TIMEOUT", value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    pub timeout: Duration,
+    /// Print what would be done next, and do nothing.
+    #[arg(long, env = "VALKEEPER_DRY_RUN")]
+    pub dry_run: bool,
+    /// How to print the cluster at the end.
+    #[arg(short, long, env = "VALKEEPER_OUTPUT", value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// `valkeeper status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Who is to be found.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+    /// What they should be.
+    #[command(flatten)]
+    pub expect: ExpectArgs,
+    /// Give up after this long.
+    #[arg(long, env = "VALKEEPER_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub timeout: Duration,
+    /// How to print.
+    #[arg(short, long, env = "VALKEEPER_OUTPUT", value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// Print again every second until Ctrl-C.
+    #[arg(long, env = "VALKEEPER_WATCH")]
+    pub watch: bool,
+}
+
+/// `valkeeper doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Who is to be found.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+    /// What they should be.
+    #[command(flatten)]
+    pub expect: ExpectArgs,
+    /// Give up after this long.
+    #[arg(long, env = "VALKEEPER_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub timeout: Duration,
+    /// How to print.
+    #[arg(short, long, env = "VALKEEPER_OUTPUT", value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// `valkeeper local`.
+#[cfg(feature = "local")]
+#[derive(Debug, Args)]
+pub struct LocalArgs {
+    /// What to form.
+    #[command(flatten)]
+    pub shape: ShapeArgs,
+    /// The client port of every node; each has an address of its own.
+    #[arg(long, env = "VALKEEPER_PORT", value_name = "PORT", default_value_t = 6379)]
+    pub port: u16,
+    /// The server to run.
+    #[arg(long, env = "VALKEEPER_SERVER", value_name = "PATH", default_value = "valkey-server")]
+    pub server: PathBuf,
+    /// Keep the nodes' data here, and go on with it next time; default: a temporary directory that is removed.
+    #[arg(long, env = "VALKEEPER_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Give up forming after this long.
+    #[arg(long, env = "VALKEEPER_TIMEOUT", value_name = "DURATION", default_value = "1m", value_parser = duration)]
+    pub timeout: Duration,
+}
+
+/// How peers are found and reached.
+#[derive(Debug, Args)]
+pub struct ReachArgs {
+    /// The headless service whose DNS names lead to the pods, best with namespace and domain and a closing dot:
+    /// `valkey-headless.prod.svc.cluster.local.`. The address of one node will do too.
+    #[arg(long, env = "VALKEEPER_SERVICE", value_name = "NAME")]
+    pub service: String,
+    /// The StatefulSet: its pods' names NAME-0.SERVICE, NAME-1.SERVICE … are asked for one by one.
+    #[arg(long, env = "VALKEEPER_STATEFULSET", value_name = "NAME")]
+    pub statefulset: Option<String>,
+    /// The client port, where DNS does not name one.
+    #[arg(long, env = "VALKEEPER_PORT", value_name = "PORT", default_value_t = 6379)]
+    pub port: u16,
+    /// Ask this name server; may be repeated. Default: those of /etc/resolv.conf.
+    #[arg(long, env = "VALKEEPER_DNS_SERVER", value_name = "ADDR[:PORT]", value_delimiter = ',')]
+    pub dns_server: Vec<String>,
+    /// The name that our nodes carry, so that no other cluster's node is ever mistaken for ours. Default: the
+    /// service's full name.
+    #[arg(long, env = "VALKEEPER_CLUSTER_ID", value_name = "NAME")]
+    pub cluster_id: Option<String>,
+    /// What lets us in.
+    #[command(flatten)]
+    pub credentials: CredentialArgs,
+}
+
+/// What lets us in.
+#[derive(Debug, Args)]
+pub struct CredentialArgs {
+    /// The ACL user; default: the server's default user.
+    #[arg(long, env = "VALKEEPER_USERNAME", value_name = "NAME")]
+    pub username: Option<String>,
+    /// The file that holds the password. Without it: VALKEY_PASSWORD_FILE, VALKEY_PASSWORD, VALKEYCLI_AUTH.
+    #[arg(long, env = "VALKEEPER_PASSWORD_FILE", value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+}
+
+/// The wanted shape.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ShapeArgs {
+    /// How many shards the cluster is to have.
+    #[arg(long, env = "VALKEEPER_SHARDS", value_name = "N", default_value = "3")]
+    pub shards: NonZeroU16,
+    /// How many replicas each shard is to have.
+    #[arg(long, env = "VALKEEPER_REPLICAS", value_name = "N", default_value_t = 1)]
+    pub replicas: u16,
+}
+
+/// The shape that is checked, where one is given.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ExpectArgs {
+    /// How many shards there should be; default: as many as there are.
+    #[arg(long, env = "VALKEEPER_SHARDS", value_name = "N")]
+    pub shards: Option<NonZeroU16>,
+    /// How many replicas each shard should have; default: not checked.
+    #[arg(long, env = "VALKEEPER_REPLICAS", value_name = "N")]
+    pub replicas: Option<u16>,
+}
+
+/// How to log.
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// One line of text, or one JSON object, for each event.
+    #[arg(long, global = true, env = "VALKEEPER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// What to log: error, warn, info, debug or trace.
+    #[arg(long, global = true, env = "VALKEEPER_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub log_level: tracing::Level,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs; the schema is documented and stable.
+    Json,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line of text.
+    Text,
+    /// A JSON object a line.
+    Json,
+}

@@ -1,0 +1,10 @@
+//! The subcommands: each observes, decides, acts, and nothing else.
+
+pub mod bootstrap;
+pub mod doctor;
+#[cfg(feature = "local")]
+pub mod local;
+pub mod status;
+
+mod progress;
+mod render;

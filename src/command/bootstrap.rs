@@ -1,0 +1,238 @@
+//! `valkeeper bootstrap`: observe, decide, act, until every node agrees.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::progress::Progress;
+use super::{render, status};
+use crate::cli::BootstrapArgs;
+use crate::config::{self, Reach};
+use crate::exit::{Exit, Failure};
+use crate::observer::Observer;
+use crate::topology::decision::{Blocker, Decision, Stage};
+use crate::topology::desired::{DesiredTopology, Policy};
+use crate::topology::health;
+use crate::topology::observation::Observation;
+use crate::topology::{plan, restore};
+use crate::valkey::Outcome;
+
+/// How a run that formed the cluster, or found it formed, ended.
+#[derive(Debug)]
+pub struct Formed {
+    /// The last observation: everybody agrees in it.
+    pub observation: Observation,
+    /// How many stages were carried out; none where nothing had to be changed.
+    pub stages: usize,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Runs the command until the cluster stands, the deadline is reached or `stop` is over.
+pub async fn run(args: &BootstrapArgs, stop: impl Future<Output = ()>) -> Result<(), Failure> {
+    let reach = Reach::new(&args.reach)?;
+    let desired = DesiredTopology { cluster: reach.cluster.clone(), shape: config::shape(&args.shape)? };
+    let mut observer = Observer::new(&reach, desired.shape.members())?;
+    if args.dry_run {
+        return dry_run(&mut observer, &desired, args.timeout).await;
+    }
+    let formed = form(&mut observer, &desired, args.timeout, stop).await?;
+    let report = health::assess(&formed.observation, &desired.cluster, Some(desired.shape));
+    let done = match formed.stages {
+        0 => "the cluster stands already; nothing was changed".to_owned(),
+        _ => format!("the cluster stands after {:.2} s", formed.took.as_secs_f64()),
+    };
+    tracing::info!("{done}");
+    render::print(&status::render(&report, args.output)?)
+}
+
+/// Brings the cluster into its shape. Whatever ends this puts lowered settings back, as far as servers can be reached.
+pub async fn form(
+    observer: &mut Observer,
+    desired: &DesiredTopology,
+    limit: Duration,
+    stop: impl Future<Output = ()>,
+) -> Result<Formed, Failure> {
+    let started = Instant::now();
+    let deadline = started + limit;
+    let mut run = Run::new(desired, deadline);
+    let ended = tokio::select! {
+        ended = run.to_the_end(observer) => ended,
+        () = sleep_until(deadline) => Err(run.out_of_time()),
+        () = stop => Err(Exit::Unfinished.saying("stopped by a signal; run this again to go on")),
+    };
+    run.progress.finish();
+    match ended {
+        Ok(observation) => Ok(Formed { observation, stages: run.stages, took: started.elapsed() }),
+        Err(failure) => {
+            give_back(observer, desired).await;
+            Err(failure)
+        }
+    }
+}
+
+/// One run of rounds.
+struct Run<'d> {
+    desired: &'d DesiredTopology,
+    deadline: Instant,
+    progress: Progress,
+    stages: usize,
+    last: Option<Decision>,
+    /// Since when the same refusal stands.
+    refused_since: Option<Instant>,
+    pace: Pace,
+}
+
+impl<'d> Run<'d> {
+    fn new(desired: &'d DesiredTopology, deadline: Instant) -> Self {
+        let members = desired.shape.members();
+        Self {
+            desired,
+            deadline,
+            progress: Progress::new(members),
+            stages: 0,
+            last: None,
+            refused_since: None,
+            pace: Pace::new(members),
+        }
+    }
+
+    async fn to_the_end(&mut self, observer: &mut Observer) -> Result<Observation, Failure> {
+        loop {
+            let observation = observer.round(self.deadline).await;
+            let decision = plan(&observation, self.desired, &Policy { hurry: true });
+            self.tell(&observation, &decision);
+            match &decision {
+                Decision::Converged(_) => return Ok(observation),
+                Decision::Act(stage) => self.act(observer, stage).await,
+                Decision::Wait(_) => {}
+                Decision::Refuse(refusal) => {
+                    let since = *self.refused_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= refusal.patience() {
+                        return Err(refused(&decision));
+                    }
+                }
+            }
+            if !matches!(decision, Decision::Refuse(_)) {
+                self.refused_since = None;
+            }
+            let changed = self.last.as_ref() != Some(&decision);
+            self.last = Some(decision);
+            sleep(self.pace.next(changed)).await;
+        }
+    }
+
+    async fn act(&mut self, observer: &mut Observer, stage: &Stage) {
+        for (action, outcome) in observer.execute(stage).await {
+            match outcome {
+                Outcome::Done => tracing::debug!(stage = %stage.kind, "{action}"),
+                Outcome::Moot(why) => tracing::debug!(stage = %stage.kind, "no longer needed: {action}: {why}"),
+                Outcome::Failed(why) => tracing::warn!(stage = %stage.kind, "failed: {action}: {why}"),
+            }
+        }
+        self.stages += 1;
+    }
+
+    /// One sentence a round, unless it is the same as that of the round before.
+    fn tell(&mut self, observation: &Observation, decision: &Decision) {
+        if self.last.as_ref() == Some(decision) {
+            return;
+        }
+        let stage = match decision {
+            Decision::Act(stage) => Some(stage.kind),
+            _ => None,
+        };
+        if !self.progress.show(observation, self.desired, decision) {
+            match stage {
+                Some(stage) => tracing::info!(%stage, "{decision}"),
+                None => tracing::info!("{decision}"),
+            }
+        }
+        for trouble in &observation.trouble {
+            tracing::debug!("{trouble}");
+        }
+    }
+
+    fn out_of_time(&self) -> Failure {
+        match &self.last {
+            Some(decision @ Decision::Refuse(_)) => refused(decision),
+            Some(Decision::Wait(blockers)) if blockers.iter().any(Blocker::is_absence) => {
+                let missing: Vec<_> = blockers.iter().map(ToString::to_string).collect();
+                Exit::Unavailable.saying(format!("peers are missing at the deadline: {}", missing.join("; ")))
+            }
+            Some(decision) => {
+                Exit::Unfinished.saying(format!("the deadline is reached while {decision}; run this again to go on"))
+            }
+            None => Exit::Unavailable.saying("DNS led to nobody before the deadline; see --service and --dns-server"),
+        }
+    }
+}
+
+fn refused(decision: &Decision) -> Failure {
+    match decision {
+        Decision::Refuse(refusal) => Exit::Refused.saying(format!("{decision}. What to do: {}", refusal.remedy())),
+        other => Exit::Bug.saying(format!("not a refusal: {other}")),
+    }
+}
+
+/// Puts lowered settings back where a run ends early. Bounded; what cannot be reached keeps its mark, and the next run
+/// does it.
+async fn give_back(observer: &mut Observer, desired: &DesiredTopology) {
+    const LIMIT: Duration = Duration::from_secs(3);
+    let put_back = async {
+        let observation = observer.round(Instant::now() + LIMIT).await;
+        if let Some(stage) = restore(&observation, desired) {
+            tracing::info!(stage = %stage.kind, "{stage}");
+            observer.execute(&stage).await;
+        }
+    };
+    if timeout(LIMIT, put_back).await.is_err() {
+        tracing::warn!("not every server could be asked whether its settings are to be put back; run this again");
+    }
+}
+
+async fn dry_run(observer: &mut Observer, desired: &DesiredTopology, limit: Duration) -> Result<(), Failure> {
+    let observation = observer.round(Instant::now() + limit).await;
+    let decision = plan(&observation, desired, &Policy { hurry: true });
+    if let Decision::Refuse(_) = decision {
+        return Err(refused(&decision));
+    }
+    let mut text = format!("{decision}\n");
+    if let Decision::Act(stage) = &decision {
+        text = format!("the next stage would be {}:\n", stage.kind);
+        for action in &stage.actions {
+            text.push_str(&format!("  {action}\n"));
+        }
+    }
+    render::print(&text)
+}
+
+/// How long to wait between rounds: briefly while things move, ever longer while they do not.
+struct Pace {
+    shortest: Duration,
+    current: Duration,
+    moved: Instant,
+}
+
+impl Pace {
+    /// After this long without a change the waits grow.
+    const LIVELY: Duration = Duration::from_secs(3);
+    const LONGEST: Duration = Duration::from_millis(500);
+
+    fn new(members: usize) -> Self {
+        let shortest = Duration::from_millis(5) + Duration::from_micros(500) * members.try_into().unwrap_or(u32::MAX);
+        Self { shortest, current: shortest, moved: Instant::now() }
+    }
+
+    fn next(&mut self, changed: bool) -> Duration {
+        if changed {
+            self.moved = Instant::now();
+        }
+        self.current = match self.moved.elapsed() < Self::LIVELY {
+            true => self.shortest,
+            false => (self.current * 2).min(Self::LONGEST),
+        };
+        self.current
+    }
+}

@@ -1,0 +1,87 @@
+//! `valkeeper doctor`: what is wrong, why, and the command that mends it. Changes nothing.
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::render;
+use super::status::{FindingJson, expected_members, expected_shape, finding};
+use crate::cli::{DoctorArgs, Output};
+use crate::config::Reach;
+use crate::exit::{Exit, Failure};
+use crate::observer::Observer;
+use crate::topology::decision::Decision;
+use crate::topology::desired::{DesiredTopology, Policy, Shape};
+use crate::topology::health::{self, Finding, Grade, Health};
+use crate::topology::observation::Observation;
+use crate::topology::plan;
+
+/// The JSON of `doctor -o json`. Fields are only ever added.
+#[derive(Debug, Serialize)]
+struct DoctorJson<'h> {
+    /// Version of this schema.
+    schema: u32,
+    cluster: &'h str,
+    /// `healthy` or `sick`.
+    verdict: &'static str,
+    findings: Vec<FindingJson<'h>>,
+    /// What `bootstrap` would do next, in a sentence; null where the shape was not given.
+    next: Option<String>,
+}
+
+/// Runs the command.
+pub async fn run(args: &DoctorArgs) -> Result<(), Failure> {
+    let reach = Reach::new(&args.reach)?;
+    let mut observer = Observer::new(&reach, expected_members(&args.expect))?;
+    let deadline = Instant::now() + args.timeout;
+    observer.round(deadline).await;
+    let observation = observer.round(deadline).await;
+    let shape = expected_shape(&args.expect);
+    let mut report = health::assess(&observation, &reach.cluster, shape);
+    let next = shape.map(|shape| next(&observation, &reach, shape));
+    if let Some(Decision::Refuse(refusal)) = &next {
+        report.findings.insert(
+            0,
+            Finding {
+                grade: Grade::Degraded,
+                code: "refused",
+                sentence: format!("bootstrap would refuse: {refusal}"),
+                remedy: refusal.remedy(),
+            },
+        );
+    }
+    let next = next.map(|decision| decision.to_string());
+    render::print(&match args.output {
+        Output::Table => text(&report, next.as_deref()),
+        Output::Json => render::json(&DoctorJson {
+            schema: 1,
+            cluster: report.cluster.as_str(),
+            verdict: if report.is_degraded() { "sick" } else { "healthy" },
+            findings: report.findings.iter().map(finding).collect(),
+            next,
+        })?,
+    })?;
+    match report.is_degraded() {
+        true => Err(Exit::Negative.saying("something is wrong; see above")),
+        false => Ok(()),
+    }
+}
+
+fn next(observation: &Observation, reach: &Reach, shape: Shape) -> Decision {
+    let desired = DesiredTopology { cluster: reach.cluster.clone(), shape };
+    plan(observation, &desired, &Policy { hurry: true })
+}
+
+fn text(report: &Health, next: Option<&str>) -> String {
+    let mut text = match (report.findings.len(), report.is_degraded()) {
+        (0, _) => format!("cluster {}: nothing is wrong\n", report.cluster),
+        (_, false) => format!("cluster {}: nothing is wrong; worth knowing:\n", report.cluster),
+        (_, true) => format!("cluster {}:\n", report.cluster),
+    };
+    for (place, finding) in (1..).zip(&report.findings) {
+        text.push_str(&format!("\n{place}. {}\n   what to do: {}\n", finding.sentence, finding.remedy));
+    }
+    if let Some(next) = next {
+        text.push_str(&format!("\nvalkeeper bootstrap would now say: {next}\n"));
+    }
+    text
+}

@@ -1,0 +1,220 @@
+//! From options to values that cannot be wrong.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::cli::{CredentialArgs, ReachArgs, ShapeArgs};
+use crate::exit::{Exit, Failure};
+use crate::topology::desired::Shape;
+use crate::topology::identity::ClusterId;
+
+/// A secret: whatever shows it shows nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+/// What lets us in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// The ACL user; none for the default user.
+    pub username: Option<String>,
+    /// The password; none where the server asks for none.
+    pub password: Option<Secret>,
+}
+
+/// Where the peers are found and how they are reached.
+#[derive(Clone, Debug)]
+pub struct Reach {
+    /// The service whose names lead to the peers.
+    pub service: Service,
+    /// The StatefulSet whose ordinals are tried as names.
+    pub statefulset: Option<String>,
+    /// The client port, where DNS does not say.
+    pub port: u16,
+    /// The name servers; none for those of resolv.conf.
+    pub dns_servers: Vec<SocketAddr>,
+    /// Whose nodes are ours.
+    pub cluster: ClusterId,
+    /// What lets us in.
+    pub credentials: Credentials,
+}
+
+/// What `--service` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Fully qualified names, without the closing dot; the first that has records counts.
+    Names(Vec<String>),
+    /// One node's address; the others are learnt from it.
+    Address(IpAddr),
+}
+
+impl Secret {
+    /// Keeps a text secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text; for the server only.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Reach {
+    /// Checks the options; reads the password file and the search list of resolv.conf.
+    pub fn new(args: &ReachArgs) -> Result<Self, Failure> {
+        let dns_servers = args.dns_server.iter().map(|text| dns_server(text)).collect::<Result<Vec<_>, _>>()?;
+        let service = service(&args.service, if dns_servers.is_empty() { search_list() } else { Vec::new() })?;
+        let cluster = match (&args.cluster_id, &service) {
+            (Some(id), _) => ClusterId::new(id),
+            (None, Service::Names(names)) => names.first().and_then(|name| ClusterId::new(without_port_label(name))),
+            (None, Service::Address(_)) => ClusterId::new("unnamed"),
+        };
+        let cluster = cluster.ok_or_else(|| {
+            Exit::Usage.saying("--cluster-id must consist of letters, digits, dots, dashes and underscores")
+        })?;
+        Ok(Self {
+            service,
+            statefulset: args.statefulset.clone(),
+            port: args.port,
+            dns_servers,
+            cluster,
+            credentials: Credentials::new(&args.credentials)?,
+        })
+    }
+}
+
+impl Credentials {
+    /// `--password-file`, then `VALKEY_PASSWORD_FILE`, `VALKEY_PASSWORD` and `VALKEYCLI_AUTH`; the first one counts.
+    pub fn new(args: &CredentialArgs) -> Result<Self, Failure> {
+        let variable = |name| std::env::var(name).ok().filter(|text: &String| !text.is_empty());
+        let file = args.password_file.clone().or_else(|| variable("VALKEY_PASSWORD_FILE").map(PathBuf::from));
+        let password = match file {
+            Some(path) => Some(password_from(&path)?),
+            None => variable("VALKEY_PASSWORD").or_else(|| variable("VALKEYCLI_AUTH")).map(Secret::new),
+        };
+        if args.username.is_some() && password.is_none() {
+            return Err(Exit::Usage.saying("--username needs a password: --password-file or VALKEY_PASSWORD"));
+        }
+        Ok(Self { username: args.username.clone(), password })
+    }
+}
+
+/// The shape that was asked for; both numbers have defaults.
+pub fn shape(args: &ShapeArgs) -> Result<Shape, Failure> {
+    let shape = Shape { shards: args.shards, replicas: args.replicas };
+    /// Beyond this the bus itself does not work well, says the cluster specification.
+    const MOST: usize = 1_000;
+    match shape.members() {
+        members if members > MOST => {
+            Err(Exit::Usage.saying(format!("{shape} make {members} nodes; a cluster has {MOST} at most")))
+        }
+        _ => Ok(shape),
+    }
+}
+
+fn password_from(path: &Path) -> Result<Secret, Failure> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the password file {}", path.display()))
+        .map_err(|error| Exit::Usage.because(error))?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(Exit::Usage.saying(format!("the password file {} is empty", path.display()))),
+        password => Ok(Secret::new(password)),
+    }
+}
+
+fn dns_server(text: &str) -> Result<SocketAddr, Failure> {
+    const DNS_PORT: u16 = 53;
+    text.parse::<SocketAddr>()
+        .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, DNS_PORT)))
+        .map_err(|_| Exit::Usage.saying(format!("--dns-server {text:?} is not ADDRESS or ADDRESS:PORT")))
+}
+
+/// A name with a closing dot is complete. Any other name is completed as Kubernetes' search list means it: NAME takes
+/// the first search domain, NAME.NAMESPACE the second, NAME.NAMESPACE.svc the third; and it is tried as it stands.
+fn service(name: &str, search: Vec<String>) -> Result<Service, Failure> {
+    if let Ok(ip) = name.parse() {
+        return Ok(Service::Address(ip));
+    }
+    let bare = name.trim_end_matches('.');
+    if bare.is_empty() || ClusterId::new(bare).is_none() {
+        return Err(Exit::Usage.saying(format!("--service {name:?} is neither a DNS name nor an address")));
+    }
+    let dots = without_port_label(bare).matches('.').count();
+    let qualified = search.get(dots).filter(|_| !name.ends_with('.')).map(|domain| format!("{bare}.{domain}"));
+    Ok(Service::Names(qualified.into_iter().chain([bare.to_owned()]).collect()))
+}
+
+/// `valkey.ns` of `_tcp-valkey._tcp.valkey.ns`.
+pub(crate) fn without_port_label(name: &str) -> &str {
+    match name.split_once("._tcp.") {
+        Some((port, rest)) if port.starts_with('_') => rest,
+        _ => name,
+    }
+}
+
+fn search_list() -> Vec<String> {
+    let text = std::fs::read_to_string(PathBuf::from("/etc/resolv.conf")).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("search "))
+        .last()
+        .map(|domains| domains.split_ascii_whitespace().map(|domain| domain.trim_end_matches('.').to_owned()).collect())
+        .unwrap_or_default()
+}
+
+/// `30s`, `2m`, `500ms`; a bare number is seconds.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => humantime::parse_duration(text).map_err(|error| format!("{error}; write 30s, 2m or 500ms")),
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(name: &str, search: &[&str]) -> Option<Vec<String>> {
+        match service(name, search.iter().map(|domain| (*domain).to_owned()).collect()) {
+            Ok(Service::Names(names)) => Some(names),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_short_service_name_is_completed_as_kubernetes_means_it() {
+        const SEARCH: [&str; 3] = ["ns.svc.cluster.local", "svc.cluster.local", "cluster.local"];
+        for (short, full) in [
+            ("valkey", "valkey.ns.svc.cluster.local"),
+            ("valkey.other", "valkey.other.svc.cluster.local"),
+            ("valkey.other.svc", "valkey.other.svc.cluster.local"),
+            ("_tcp-valkey._tcp.valkey", "_tcp-valkey._tcp.valkey.ns.svc.cluster.local"),
+        ] {
+            assert_eq!(names(short, &SEARCH), Some(vec![full.to_owned(), short.to_owned()]));
+        }
+        assert_eq!(names("valkey.", &SEARCH), Some(vec!["valkey".to_owned()]));
+        assert_eq!(names("valkey", &[]), Some(vec!["valkey".to_owned()]));
+    }
+
+    #[test]
+    fn no_debug_form_shows_a_secret() {
+        let credentials = Credentials { username: None, password: Some(Secret::new("hunter2")) };
+        assert!(!format!("{credentials:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn durations_are_seconds_unless_they_say_otherwise() {
+        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert!(duration("soon").is_err());
+    }
+}

@@ -1,0 +1,11 @@
+//! Forms and keeps a Valkey Cluster from inside its pods. See ARCHITECTURE.md for the map.
+
+pub mod cli;
+pub mod command;
+pub mod config;
+pub mod discovery;
+pub mod exit;
+pub mod observer;
+pub mod telemetry;
+pub mod topology;
+pub mod valkey;

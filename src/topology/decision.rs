@@ -1,0 +1,205 @@
+//! What `plan` answers: nothing to do, wait, act, or refuse; each as one sentence.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use super::desired::{Shape, count};
+use super::identity::{Mark, Settings};
+use super::membership::Label;
+use super::node::{Endpoint, NodeId};
+use super::refusal::Refusal;
+use super::slot::{SlotRange, SlotSet};
+
+/// The outcome of one round of planning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The cluster is as it is to be, and every node says so.
+    Converged(Shape),
+    /// Nothing can be done now; never empty.
+    Wait(Vec<Blocker>),
+    /// These actions come next.
+    Act(Stage),
+    /// To go on would be unsafe: a human must look.
+    Refuse(Refusal),
+}
+
+/// Actions that may be done in any order and all at once. After it, observe again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// Which stage of forming it is.
+    pub kind: StageKind,
+    /// Never empty.
+    pub actions: Vec<Action>,
+}
+
+/// The stages, in the order in which they come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StageKind {
+    /// Nodes get our mark; while everything is empty their settings are lowered in the same breath.
+    Announce,
+    /// Blank nodes get epochs of their own.
+    Epochs,
+    /// Nodes get to know each other.
+    Meet,
+    /// Free slots get their primaries.
+    Slots,
+    /// The others become replicas.
+    Replicate,
+    /// Lowered settings are put back.
+    Restore,
+}
+
+/// Something to be done, and the node it is done on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Action {
+    /// The node.
+    pub on: NodeId,
+    /// The same node, for people.
+    pub label: Label,
+    /// Where it was seen to answer.
+    pub address: SocketAddr,
+    /// What is done there.
+    pub deed: Deed,
+}
+
+/// What can be done on a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// CONFIG SET of the mark, alone.
+    Announce(Mark),
+    /// CONFIG SET of a mark that keeps the settings as they were, and of lowered ones, in one command; only while the
+    /// node still knows of no slot and no key.
+    Lower(Mark, Settings),
+    /// CONFIG SET of the mark and of the settings as they were, in one command.
+    Restore(Mark, Settings),
+    /// CLUSTER SET-CONFIG-EPOCH.
+    SetEpoch(u64),
+    /// CLUSTER MEET with a node that was just asked.
+    Meet(NodeId, Endpoint),
+    /// CLUSTER ADDSLOTSRANGE.
+    AddSlots(Vec<SlotRange>),
+    /// CLUSTER REPLICATE.
+    Replicate(NodeId),
+}
+
+/// Why nothing can be done now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Blocker {
+    /// A pod has no address in DNS.
+    Unresolved(String),
+    /// A pod has an address and gave no report.
+    Silent(Label, String),
+    /// Fewer nodes answer than the shape has members, and nothing tells which are missing.
+    TooFew {
+        /// How many answer.
+        present: usize,
+        /// How many there should be.
+        wanted: usize,
+    },
+    /// A node does not know another yet, or has no link to it.
+    Unlinked(Label, Label),
+    /// A node cannot reach another.
+    Suspects(Label, Label),
+    /// Two nodes claim slots; the epochs will settle it.
+    Contested(Label, Label, SlotSet),
+    /// A node's view of another is behind.
+    Outdated(Label, Label),
+    /// A node does not say ok yet.
+    NotOk(Label),
+    /// A replica does not follow its primary yet.
+    NotFollowing(Label),
+}
+
+impl Blocker {
+    /// Whether somebody is missing, rather than something unfinished.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Unresolved(_) | Self::Silent(..) | Self::TooFew { .. })
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Converged(shape) => write!(f, "the cluster stands: {shape}, and every node says ok"),
+            Self::Wait(blockers) => write!(f, "waiting: {}", Few(blockers)),
+            Self::Act(stage) => stage.fmt(f),
+            Self::Refuse(refusal) => write!(f, "refused: {refusal}"),
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind, Few(&self.actions))
+    }
+}
+
+impl fmt::Display for StageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Announce => "announce",
+            Self::Epochs => "epochs",
+            Self::Meet => "meet",
+            Self::Slots => "slots",
+            Self::Replicate => "replicate",
+            Self::Restore => "restore",
+        })
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let node = &self.label;
+        match &self.deed {
+            Deed::Announce(mark) => write!(f, "{node} is named {mark}"),
+            Deed::Lower(mark, settings) => write!(
+                f,
+                "{node} is named {mark}, with a node timeout of {} ms while nothing is stored",
+                settings.node_timeout.as_millis()
+            ),
+            Deed::Restore(_, settings) => {
+                write!(f, "{node} gets its node timeout of {} ms back", settings.node_timeout.as_millis())
+            }
+            Deed::SetEpoch(epoch) => write!(f, "{node} gets epoch {epoch}"),
+            Deed::Meet(_, endpoint) => write!(f, "{node} meets {endpoint}"),
+            Deed::AddSlots(ranges) => write!(f, "{node} gets the slots {}", ranges.iter().collect::<SlotSet>()),
+            Deed::Replicate(primary) => write!(f, "{node} becomes a replica of {}", primary.short()),
+        }
+    }
+}
+
+impl fmt::Display for Blocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unresolved(pod) => write!(f, "{pod} has no address in DNS"),
+            Self::Silent(node, why) if node.pod.is_some() => write!(f, "{node} ({}) is {why}", node.address),
+            Self::Silent(node, why) => write!(f, "{node} is {why}"),
+            Self::TooFew { present, wanted } => write!(f, "{present} of {} answer", count(*wanted, "node")),
+            Self::Unlinked(from, to) => write!(f, "{from} has no link to {to}"),
+            Self::Suspects(from, to) => write!(f, "{from} cannot reach {to}"),
+            Self::Contested(a, b, slots) => write!(f, "{a} and {b} both claim the slots {slots}"),
+            Self::Outdated(observer, about) => write!(f, "{observer} has not heard the news of {about}"),
+            Self::NotOk(node) => write!(f, "{node} does not say ok"),
+            Self::NotFollowing(node) => write!(f, "{node} does not follow its primary"),
+        }
+    }
+}
+
+/// The first few of many, and how many more there are.
+struct Few<'a, T>(&'a [T]);
+
+impl<T: fmt::Display> fmt::Display for Few<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 3;
+        for (place, item) in self.0.iter().take(SHOWN).enumerate() {
+            if place > 0 {
+                f.write_str(", ")?;
+            }
+            item.fmt(f)?;
+        }
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What was seen in one round: every address that was asked, and what answered there.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use super::identity::{PodName, Settings};
+use super::node::{NodeEntry, NodeId};
+use super::parse::{ClusterInfo, Replication};
+use super::version::Version;
+
+/// One round of asking everybody.
+#[derive(Clone, Debug, Default)]
+pub struct Observation {
+    /// One for each address that was asked.
+    pub peers: Vec<Peer>,
+    /// Pods that should have an address in DNS and have none.
+    pub unresolved: Vec<PodName>,
+    /// What discovery had trouble with, for people.
+    pub trouble: Vec<String>,
+}
+
+/// An address that was asked, and what came of it.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The pod that DNS says is there.
+    pub pod: Option<PodName>,
+    /// The address.
+    pub address: SocketAddr,
+    /// What answered.
+    pub answer: Result<Box<NodeReport>, Silence>,
+}
+
+/// What a node said of itself and of the cluster.
+#[derive(Clone, Debug)]
+pub struct NodeReport {
+    /// Its human node name: its mark, if it has one.
+    pub name: String,
+    /// The server's version.
+    pub version: Option<Version>,
+    /// Its view of every node, its own among them.
+    pub view: View,
+    /// Its view of the whole.
+    pub cluster: ClusterInfo,
+    /// How many keys it holds.
+    pub keys: u64,
+    /// How many bytes it uses.
+    pub used_memory: u64,
+    /// Its place in replication.
+    pub replication: Replication,
+    /// The settings that forming changes, as they are now.
+    pub settings: Settings,
+}
+
+/// CLUSTER NODES of one node.
+#[derive(Clone, Debug)]
+pub struct View {
+    myself: NodeEntry,
+    /// Ascending by id, so that a lookup is quick and the order does not depend on the server's.
+    entries: Vec<NodeEntry>,
+}
+
+/// Why an address gave no report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// Nothing answers there: refused, timed out, reset.
+    Unreachable(String),
+    /// A server answers and is not ready yet: LOADING, BUSY.
+    NotReady(String),
+    /// A server answers and does not let us in: NOAUTH, WRONGPASS, NOPERM.
+    Denied(String),
+    /// A server answers that cannot be used: not in cluster mode, an answer we cannot read.
+    Unusable(String),
+}
+
+impl Observation {
+    /// The reports, with the pod and address they came from.
+    pub fn reports(&self) -> impl Iterator<Item = (&Peer, &NodeReport)> {
+        self.peers.iter().filter_map(|peer| peer.answer.as_deref().ok().map(|report| (peer, report)))
+    }
+}
+
+impl NodeReport {
+    /// Its id.
+    pub fn id(&self) -> NodeId {
+        self.view.myself.id
+    }
+
+    /// What it says of itself.
+    pub fn myself(&self) -> &NodeEntry {
+        &self.view.myself
+    }
+}
+
+impl View {
+    /// A view, unless none of the entries is the observer's own.
+    pub fn new(mut entries: Vec<NodeEntry>) -> Option<Self> {
+        entries.sort_by_key(|entry| entry.id);
+        let myself = entries.iter().find(|entry| entry.flags.myself)?.clone();
+        Some(Self { myself, entries })
+    }
+
+    /// Everybody in it, ascending by id.
+    pub fn entries(&self) -> &[NodeEntry] {
+        &self.entries
+    }
+
+    /// The node of this id; a node in handshake has no id yet and is not found.
+    pub fn get(&self, id: NodeId) -> Option<&NodeEntry> {
+        let place = self.entries.binary_search_by_key(&id, |entry| entry.id).ok()?;
+        self.entries.get(place).filter(|entry| entry.is_known())
+    }
+
+    /// Everybody but the observer whose id is proven.
+    pub fn others(&self) -> impl Iterator<Item = &NodeEntry> {
+        self.entries.iter().filter(|entry| entry.is_known() && entry.id != self.myself.id)
+    }
+
+    /// Whether a handshake with this address is under way.
+    pub fn is_meeting(&self, address: SocketAddr) -> bool {
+        self.entries
+            .iter()
+            .any(|entry| entry.flags.handshake && entry.ip == Some(address.ip()) && entry.port == address.port())
+    }
+}
+
+impl fmt::Display for Silence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(why) => write!(f, "not reachable: {why}"),
+            Self::NotReady(why) => write!(f, "not ready: {why}"),
+            Self::Denied(why) => write!(f, "does not let us in: {why}"),
+            Self::Unusable(why) => write!(f, "cannot be used: {why}"),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! INFO and CLUSTER INFO: lines of `name:value`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Unreadable;
+use crate::topology::version::Version;
+
+/// The answer to INFO.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Info {
+    fields: BTreeMap<String, String>,
+}
+
+/// The answer to CLUSTER INFO, as far as decisions need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterInfo {
+    /// `cluster_state:ok`: in this node's view every slot is served.
+    pub ok: bool,
+    /// How many slots have an owner in this node's view.
+    pub slots_assigned: u16,
+    /// The highest epoch this node has seen.
+    pub current_epoch: u64,
+}
+
+/// Replication as INFO tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replication {
+    /// The link to the primary, where the node is a replica.
+    pub link: Option<ReplicaLink>,
+    /// How many bytes of the replication stream the node has written (primary) or applied (replica).
+    pub offset: u64,
+}
+
+/// A replica's link to its primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaLink {
+    /// Whether the replica follows its primary.
+    pub up: bool,
+    /// Whether it receives its first full copy.
+    pub syncing: bool,
+    /// How long ago it last heard from its primary; none while the link is down.
+    pub last_heard: Option<Duration>,
+}
+
+impl Info {
+    /// Reads the answer to INFO; comments and lines without a colon are passed over.
+    pub fn parse(text: &str) -> Self {
+        let fields = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.trim_end().split_once(':'))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        Self { fields }
+    }
+
+    /// The server's version: `valkey_version`, or `redis_version` where the server is so old that it has no other.
+    pub fn version(&self) -> Option<Version> {
+        Version::parse(self.text("valkey_version").or_else(|| self.text("redis_version"))?)
+    }
+
+    /// How many keys there are, over all databases.
+    pub fn keys(&self) -> u64 {
+        self.fields
+            .iter()
+            .filter(|(name, _)| name.strip_prefix("db").is_some_and(|rest| rest.parse::<u32>().is_ok()))
+            .filter_map(|(_, value)| value.strip_prefix("keys=")?.split(',').next()?.parse::<u64>().ok())
+            .fold(0, u64::saturating_add)
+    }
+
+    /// How many bytes the data and the server's own structures take.
+    pub fn used_memory(&self) -> u64 {
+        self.number("used_memory").unwrap_or_default()
+    }
+
+    /// The replication section.
+    pub fn replication(&self) -> Replication {
+        let is_replica = self.text("role").is_some_and(|role| role == "slave" || role == "replica");
+        let link = is_replica.then(|| ReplicaLink {
+            up: self.text("master_link_status") == Some("up"),
+            syncing: self.text("master_sync_in_progress") == Some("1"),
+            last_heard: self.number("master_last_io_seconds_ago").map(Duration::from_secs),
+        });
+        let offset = if is_replica { "slave_repl_offset" } else { "master_repl_offset" };
+        Replication { link, offset: self.number(offset).unwrap_or_default() }
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).map(String::as_str)
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        self.text(name)?.parse().ok()
+    }
+}
+
+impl ClusterInfo {
+    /// Reads the answer to CLUSTER INFO.
+    pub fn parse(text: &str) -> Result<Self, Unreadable> {
+        let info = Info::parse(text);
+        let read = || {
+            Some(Self {
+                ok: info.text("cluster_state")? == "ok",
+                slots_assigned: info.number("cluster_slots_assigned")?.try_into().ok()?,
+                current_epoch: info.number("cluster_current_epoch")?,
+            })
+        };
+        read().ok_or_else(|| Unreadable::new("CLUSTER INFO", text))
+    }
+}

@@ -1,0 +1,54 @@
+//! Marking our nodes, and lowering settings while the whole cluster is empty.
+//!
+//! A primary that saw itself without a majority stays at fail for `min(max(cluster-node-timeout, 500 ms), 5 s)` after
+//! the last time it did (`clusterUpdateState` in `cluster_legacy.c`), and an empty cluster counts as one. So the timeout
+//! is lowered before slots are given. Until it is put back, `min-replicas-to-write` lets no client write: no user data
+//! ever lives under a lowered timeout, whoever dies when. Without its sync delay a primary serves its replicas at once.
+
+use std::time::Duration;
+
+use super::{Deed, Step};
+use crate::topology::desired::{DesiredTopology, Policy};
+use crate::topology::identity::{Mark, Settings};
+use crate::topology::membership::{Member, Membership};
+
+pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, policy: &Policy) -> Step {
+    let lower = policy.hurry && is_empty(membership);
+    let actions = membership.members.iter().filter_map(|member| {
+        let forming = member.mark.as_ref().and_then(|mark| mark.forming);
+        let mut mark = Mark { cluster: desired.cluster.clone(), pod: member.pod.clone(), forming };
+        match forming {
+            None if lower => {
+                mark.forming = Some(member.report.settings);
+                let settings = lowered(member, membership.members.len());
+                Some(member.act(Deed::Lower(mark, settings)))
+            }
+            _ => (member.mark.as_ref() != Some(&mark)).then(|| member.act(Deed::Announce(mark))),
+        }
+    });
+    Step::act(actions.collect())
+}
+
+/// No slot assigned in any view, no key anywhere.
+pub(super) fn is_empty(membership: &Membership<'_>) -> bool {
+    membership.members.iter().all(|member| {
+        let report = member.report;
+        report.keys == 0
+            && report.cluster.slots_assigned == 0
+            && report.view.entries().iter().all(|entry| entry.slots.is_empty())
+    })
+}
+
+fn lowered(member: &Member<'_>, members: usize) -> Settings {
+    /// Above this many nodes a small machine cannot keep all the links of half a second alive.
+    const MANY: usize = 64;
+    let shortest = match members {
+        0..=MANY => Duration::from_millis(500),
+        _ => Duration::from_secs(2),
+    };
+    Settings {
+        node_timeout: member.report.settings.node_timeout.min(shortest),
+        min_replicas_to_write: i32::MAX.unsigned_abs(),
+        sync_delay: Duration::ZERO,
+    }
+}

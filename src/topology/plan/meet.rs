@@ -1,0 +1,92 @@
+//! Getting the nodes to know each other, and finding again those that have moved.
+//!
+//! In a small cluster everybody meets everybody: a handshake takes up to a tenth of a second, gossip takes longer. In a
+//! large one that would be thousands of handshakes, so each meets the nodes 1, 2, 4, 8 … places further round a ring,
+//! and gossip does the rest.
+
+use super::{Action, Blocker, Deed, Step};
+use crate::topology::desired::{DesiredTopology, Policy};
+use crate::topology::membership::{Member, Membership};
+use crate::topology::node::Endpoint;
+
+/// Up to this many nodes everybody meets everybody.
+const FULL_MESH: usize = 64;
+
+/// What one node knows of another.
+enum Acquaintance {
+    /// Its id and an address at which it answers.
+    Known,
+    /// A handshake is under way.
+    Meeting,
+    /// Its id, and no address at which it answers.
+    Moved,
+    /// Nothing.
+    Unknown,
+}
+
+pub(super) fn plan(membership: &Membership<'_>, _: &DesiredTopology, _: &Policy) -> Step {
+    let actions =
+        meetings(membership, |acquaintance| matches!(acquaintance, Acquaintance::Unknown | Acquaintance::Moved));
+    let Some(first) = membership.members.first() else {
+        return Step::Done;
+    };
+    let apart = membership
+        .members
+        .iter()
+        .filter(|member| !membership.islands.together(first.id(), member.id()))
+        .map(|member| Blocker::Unlinked(first.label(), member.label()));
+    match actions.is_empty() {
+        false => Step::Act(actions),
+        true => match apart.collect::<Vec<_>>() {
+            apart if apart.is_empty() => Step::Done,
+            apart => Step::Wait(apart),
+        },
+    }
+}
+
+/// The meetings of nodes that know each other already and have lost each other's address: what heals a cluster while
+/// some of its members are still missing.
+pub(super) fn rejoin(membership: &Membership<'_>) -> Vec<Action> {
+    meetings(membership, |acquaintance| matches!(acquaintance, Acquaintance::Moved))
+}
+
+fn meetings(membership: &Membership<'_>, is_wanted: impl Fn(&Acquaintance) -> bool) -> Vec<Action> {
+    let members = &membership.members;
+    let mut actions = Vec::new();
+    for (place, from) in members.iter().enumerate() {
+        for (other, to) in members.iter().enumerate() {
+            if place == other || !is_paired(place, other, members.len()) || !is_wanted(&acquaintance(from, to)) {
+                continue;
+            }
+            actions.push(from.act(Deed::Meet(
+                to.id(),
+                Endpoint { ip: to.address.ip(), port: to.address.port(), bus_port: to.report.myself().bus_port },
+            )));
+        }
+    }
+    actions
+}
+
+fn is_paired(from: usize, to: usize, count: usize) -> bool {
+    let distance = (to + count - from) % count;
+    count <= FULL_MESH || distance.is_power_of_two()
+}
+
+fn acquaintance(from: &Member<'_>, to: &Member<'_>) -> Acquaintance {
+    let meeting = || from.report.view.is_meeting(to.address);
+    match from.report.view.get(to.id()) {
+        Some(entry) if !entry.is_lost() => Acquaintance::Known,
+        Some(entry) => {
+            let own = to.report.myself();
+            let at_own = entry.ip.is_some() && entry.ip == own.ip && entry.port == own.port;
+            let at_address = entry.ip == Some(to.address.ip()) && entry.port == to.address.port();
+            match !entry.flags.without_address && (at_own || at_address) {
+                true => Acquaintance::Known,
+                false if meeting() => Acquaintance::Meeting,
+                false => Acquaintance::Moved,
+            }
+        }
+        None if meeting() => Acquaintance::Meeting,
+        None => Acquaintance::Unknown,
+    }
+}

@@ -1,0 +1,90 @@
+//! Giving each shard its replicas. Who already follows a primary of ours stays with it; only gaps are filled, first by
+//! nodes without a shard, then from shards that have a replica too many.
+
+use super::slots::{is_free, owns_slots, primaries};
+use super::{Action, Blocker, Deed, Step};
+use crate::topology::desired::{DesiredTopology, Policy};
+use crate::topology::membership::{Member, Membership};
+use crate::topology::node::Role;
+
+/// A shard while its gaps are being filled.
+struct Shard<'m, 'a> {
+    primary: &'m Member<'a>,
+    replicas: Vec<&'m Member<'a>>,
+}
+
+pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, _: &Policy) -> Step {
+    let mut shards: Vec<Shard<'_, '_>> = primaries(membership, desired.shape.shards.get())
+        .into_iter()
+        .flatten()
+        .filter(|primary| owns_slots(primary))
+        .map(|primary| Shard { primary, replicas: Vec::new() })
+        .collect();
+    let mut unplaced = Vec::new();
+    for member in membership.members.iter().filter(|member| !owns_slots(member)) {
+        let following = match member.report.myself().role {
+            Role::Replica(Some(primary)) => shards.iter_mut().find(|shard| shard.primary.id() == primary),
+            _ => None,
+        };
+        match following {
+            Some(shard) => shard.replicas.push(member),
+            None => unplaced.push(member),
+        }
+    }
+    let wanted = usize::from(desired.shape.replicas);
+    unplaced.extend(surplus(&mut shards, wanted));
+
+    let (mut actions, mut blockers) = (Vec::new(), Vec::new());
+    for member in unplaced {
+        let Some(shard) = gap(&mut shards, member, wanted) else {
+            continue;
+        };
+        shard.replicas.push(member);
+        match follow(member, shard.primary) {
+            Ok(action) => actions.push(action),
+            Err(blocker) => blockers.push(blocker),
+        }
+    }
+    match actions.is_empty() && !blockers.is_empty() {
+        true => Step::Wait(blockers),
+        false => Step::act(actions),
+    }
+}
+
+/// Takes as many replicas out of shards with too many as shards with too few lack.
+fn surplus<'m, 'a>(shards: &mut [Shard<'m, 'a>], wanted: usize) -> Vec<&'m Member<'a>> {
+    let lacking: usize = shards.iter().map(|shard| wanted.saturating_sub(shard.replicas.len())).sum();
+    let mut moved = Vec::new();
+    for shard in shards {
+        while shard.replicas.len() > wanted && moved.len() < lacking {
+            moved.extend(shard.replicas.pop());
+        }
+    }
+    moved
+}
+
+/// The shard that the node is to join: that of its own ordinal where it lacks a replica, else the one that lacks most.
+fn gap<'s, 'm, 'a>(
+    shards: &'s mut [Shard<'m, 'a>],
+    member: &Member<'_>,
+    wanted: usize,
+) -> Option<&'s mut Shard<'m, 'a>> {
+    let count = u32::try_from(shards.len()).ok()?;
+    let own = member.ordinal().and_then(|ordinal| usize::try_from(ordinal.checked_rem(count)?).ok());
+    shards
+        .iter_mut()
+        .enumerate()
+        .filter(|(_, shard)| shard.replicas.len() < wanted)
+        .min_by_key(|(index, shard)| (Some(*index) != own, shard.replicas.len()))
+        .map(|(_, shard)| shard)
+}
+
+/// REPLICATE works on an empty primary or a replica, towards a node that it knows as a primary.
+fn follow(member: &Member<'_>, primary: &Member<'_>) -> Result<Action, Blocker> {
+    let knows = member.report.view.get(primary.id()).is_some_and(|entry| entry.role.is_primary());
+    let may = is_free(member) || !member.report.myself().role.is_primary();
+    match knows && may {
+        true => Ok(member.act(Deed::Replicate(primary.id()))),
+        false => Err(Blocker::Outdated(member.label(), primary.label())),
+    }
+}

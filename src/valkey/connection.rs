@@ -1,0 +1,71 @@
+//! One connection to one server.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, Pipeline, RedisConnectionInfo, RedisResult,
+    Value,
+};
+
+use super::error::silence;
+use crate::config::Credentials;
+use crate::topology::observation::Silence;
+
+/// How long a server may take to accept a connection, and how long to answer. A server that takes longer is busy with
+/// something that blocks it, and is asked again in the next round.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A connection that is logged in.
+#[derive(Clone)]
+pub(super) struct Connection {
+    inner: MultiplexedConnection,
+}
+
+impl Connection {
+    /// Goes on with an open connection, or opens one.
+    pub(super) async fn reuse(
+        open: Option<Self>,
+        address: SocketAddr,
+        credentials: &Credentials,
+    ) -> Result<Self, Silence> {
+        match open {
+            Some(connection) => Ok(connection),
+            None => Self::open(address, credentials).await,
+        }
+    }
+
+    async fn open(address: SocketAddr, credentials: &Credentials) -> Result<Self, Silence> {
+        let mut login = RedisConnectionInfo::default().set_skip_set_lib_name();
+        if let Some(username) = &credentials.username {
+            login = login.set_username(username);
+        }
+        if let Some(password) = &credentials.password {
+            login = login.set_password(password.reveal());
+        }
+        let info = ConnectionAddr::Tcp(address.ip().to_string(), address.port())
+            .into_connection_info()
+            .map(|info| info.set_redis_settings(login))
+            .map_err(|error| silence(&error))?;
+        let client = Client::open(info).map_err(|error| silence(&error))?;
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
+        let inner =
+            client.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| silence(&error))?;
+        Ok(Self { inner })
+    }
+
+    /// Sends commands in one piece; one result a command.
+    pub(super) async fn send(&mut self, mut commands: Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
+        commands.ignore_errors();
+        commands.query_async(&mut self.inner).await
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connection")
+    }
+}

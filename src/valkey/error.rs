@@ -1,0 +1,55 @@
+//! What the server's and the library's errors mean to us.
+
+use redis::{ErrorKind, RedisError};
+
+use super::Outcome;
+use crate::topology::observation::Silence;
+
+/// Replies to what somebody else has done meanwhile, or what the server will take later. The next round sees which.
+const MOOT: [&str; 6] = [
+    // SET-CONFIG-EPOCH
+    "Node config epoch is already non-zero",
+    "when the node does not know any other node",
+    // ADDSLOTSRANGE
+    "is already busy",
+    // REPLICATE
+    "Unknown node",
+    "I can only replicate a",
+    "To set a",
+];
+
+/// Why a server gave no report.
+pub(super) fn silence(error: &RedisError) -> Silence {
+    let what = describe(error);
+    match error.code().unwrap_or_default() {
+        "LOADING" | "BUSY" | "MASTERDOWN" => Silence::NotReady(what),
+        "NOAUTH" | "WRONGPASS" | "NOPERM" => Silence::Denied(what),
+        _ if error.kind() == ErrorKind::AuthenticationFailed => Silence::Denied(what),
+        _ if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() => Silence::Unreachable(what),
+        _ => Silence::Unusable(what),
+    }
+}
+
+/// What came of an action that the server answered with an error.
+pub(super) fn outcome(error: &RedisError) -> Outcome {
+    let what = describe(error);
+    match MOOT.iter().any(|text| what.contains(text)) {
+        true => Outcome::Moot(what),
+        false => Outcome::Failed(what),
+    }
+}
+
+/// The server's own words, else the library's. Never a secret: the server does not repeat them, and the library's
+/// errors carry no arguments.
+fn describe(error: &RedisError) -> String {
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
+    }
+    if error.is_connection_refusal() {
+        return "connection refused".to_owned();
+    }
+    match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,40 @@
+//! What valkeeper's tests stand on: real valkey-servers on loopback addresses of their own, in pods
+//! that lose addresses and disks, beside a real DNS server whose answers a test scripts.
+//!
+//! A test takes a version, builds a [`Testbed`], runs the program against it and waits for what it
+//! promised. Everything ends with the value, and with the process should that be killed; a test that
+//! panics prints every server's log and view of the cluster first. Nothing is shared between tests,
+//! so they run in parallel. `make valkey` fetches the servers.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use testbed::{Fault, Testbed, Valkey, run};
+//!
+//! for valkey in Valkey::all() {
+//!     let bed = Testbed::builder(&valkey).pods(6).config("requirepass", "x").binary("valkeeper").build().unwrap();
+//!     bed.dns().fault(bed.service(), Fault::Silent);
+//!     bed.pod(2).restart_at(bed.spare_addr()).unwrap();
+//!     run(&mut bed.valkeeper(&["bootstrap"]), Duration::from_secs(60)).unwrap();
+//!     bed.cli_check(0).unwrap();
+//! }
+//! ```
+
+mod dns;
+mod locked;
+mod pod;
+mod process;
+mod server;
+mod subnet;
+mod testbed;
+mod versions;
+mod wait;
+
+pub use dns::{Answer, Dns, DnsServer, Fault, RecordType, Transport};
+pub use pod::Pod;
+pub use process::{die_with_parent, run};
+pub use redis;
+pub use server::{Server, ServerOptions};
+pub use subnet::Subnet;
+pub use testbed::{Builder, Testbed};
+pub use versions::Valkey;
+pub use wait::wait_for;

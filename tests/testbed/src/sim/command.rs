@@ -1,0 +1,100 @@
+//! The commands that a server takes, with its own objections.
+
+use valkeeper::topology::{Action, Deed, NodeId, SlotRange};
+
+use super::Sim;
+use super::node::{Host, Part};
+
+impl Sim {
+    /// Does what a planner asked for, as the server at that address would; an error is the server's, or nobody's.
+    pub fn execute(&mut self, action: &Action) -> Result<(), String> {
+        let at = self.answering(action.address.ip()).ok_or("connection refused")?;
+        if self.node_id(self.hosts[at].server.id) != action.on {
+            return Err("another node answers here".to_owned());
+        }
+        let server = &mut self.hosts[at].server;
+        match &action.deed {
+            Deed::Announce(mark) => server.name = mark.to_string(),
+            Deed::Lower(mark, settings) => {
+                if server.owners.iter().any(Option::is_some) || server.key_count() > 0 {
+                    return Err("not empty any more".to_owned());
+                }
+                (server.name, server.settings) = (mark.to_string(), *settings);
+            }
+            Deed::Restore(mark, settings) => (server.name, server.settings) = (mark.to_string(), *settings),
+            Deed::SetEpoch(epoch) => self.set_epoch(at, *epoch)?,
+            Deed::Meet(_, endpoint) => self.meet(at, endpoint.ip),
+            Deed::AddSlots(ranges) => self.add_slots(at, ranges)?,
+            Deed::Replicate(primary) => self.replicate(at, *primary)?,
+        }
+        Ok(())
+    }
+
+    fn set_epoch(&mut self, at: usize, epoch: u64) -> Result<(), String> {
+        let server = &mut self.hosts[at].server;
+        if !server.known.is_empty() {
+            return Err("The user can assign a config epoch only when the node does not know any other node.".into());
+        }
+        if server.config_epoch != 0 {
+            return Err("Node config epoch is already non-zero".into());
+        }
+        server.config_epoch = epoch;
+        server.current_epoch = server.current_epoch.max(epoch);
+        Ok(())
+    }
+
+    /// CLUSTER MEET: done at the next tick; a handshake with the address that is under way already is enough.
+    pub fn meet(&mut self, at: usize, address: std::net::IpAddr) {
+        let now = self.now;
+        let server = &mut self.hosts[at].server;
+        if !server.known.iter().any(|known| known.id.is_none() && known.address == Some(address)) {
+            server.note(None, address, Part::Primary, now).is_meet = true;
+        }
+    }
+
+    fn add_slots(&mut self, at: usize, ranges: &[SlotRange]) -> Result<(), String> {
+        let set = self.pieces.set(ranges).ok_or("the simulator does not cut the key space there")?;
+        let server = &mut self.hosts[at].server;
+        let chosen = |piece: &usize| set & 1 << piece != 0;
+        if let Some(piece) = (0..server.owners.len()).filter(chosen).find(|piece| server.owners[*piece].is_some()) {
+            return Err(format!("a slot in piece {piece} is already busy"));
+        }
+        (0..server.owners.len()).filter(chosen).for_each(|piece| server.owners[piece] = Some(server.id));
+        self.update_state(at);
+        Ok(())
+    }
+
+    fn replicate(&mut self, at: usize, primary: NodeId) -> Result<(), String> {
+        let id = self.ids.iter().position(|id| *id == primary).ok_or("Unknown node")?;
+        let server = &mut self.hosts[at].server;
+        let is_primary = server.get(id).ok_or("Unknown node")?.role == Part::Primary;
+        if !is_primary {
+            return Err("You can only replicate a primary, not a replica.".into());
+        }
+        if server.follows.is_none() && (server.own_slots() != 0 || server.key_count() > 0) {
+            return Err("To set a primary the node must be empty and without assigned slots.".into());
+        }
+        if server.follows != Some(id) {
+            (server.follows, server.synced, server.sync_began) = (Some(id), None, None);
+        }
+        self.update_state(at);
+        Ok(())
+    }
+
+    /// A client writes one key into a piece, wherever this server owns one; false where the server does not let it.
+    pub fn write(&mut self, at: usize, piece: usize) -> bool {
+        let host = &self.hosts[at];
+        let server = &host.server;
+        let follows = |other: &&Host| {
+            other.is_up && other.server.follows == Some(server.id) && other.server.synced.is_some()
+        };
+        let good = self.hosts.iter().filter(follows).count();
+        let is_open = good >= usize::try_from(server.settings.min_replicas_to_write).unwrap_or(usize::MAX);
+        let owns = server.follows.is_none() && server.owners[piece] == Some(server.id);
+        if !(host.is_up && server.is_ok && owns && is_open) {
+            return false;
+        }
+        self.hosts[at].server.keys[piece] += 1;
+        true
+    }
+}

@@ -1,0 +1,157 @@
+//! Pods, their network and their DNS, built for one test.
+
+mod builder;
+mod client;
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+use std::{env, thread};
+
+use anyhow::{Result, anyhow};
+use tempfile::TempDir;
+
+use crate::dns::{Dns, DnsServer};
+use crate::pod::Pod;
+use crate::process::die_with_parent;
+use crate::subnet::Subnet;
+use crate::versions::Valkey;
+use crate::wait::wait_for;
+pub use builder::Builder;
+
+const SERVICE: &str = "valkey-headless.test.svc.cluster.local.";
+const STATEFULSET: &str = "valkey";
+const PORT: u16 = 6379;
+
+/// A StatefulSet with its headless service on loopback addresses. Drop ends all of it; in a thread
+/// that panics it first prints every pod's log and view of the cluster.
+#[derive(Debug)]
+pub struct Testbed {
+    valkey: Valkey,
+    password: Option<String>,
+    binary: Option<PathBuf>,
+    next_host: AtomicU8,
+    // In the order in which they end: the servers, then the folder they write to, the lease last.
+    pods: Vec<Pod>,
+    dns: DnsServer,
+    dir: TempDir,
+    subnet: Subnet,
+}
+
+impl Testbed {
+    /// Starts the description of a test bed.
+    pub fn builder(valkey: &Valkey) -> Builder {
+        Builder::new(valkey)
+    }
+
+    /// The pod of that ordinal. Panics where there is none.
+    pub fn pod(&self, ordinal: usize) -> &Pod {
+        &self.pods[ordinal]
+    }
+
+    /// All pods, by ordinal.
+    pub fn pods(&self) -> &[Pod] {
+        &self.pods
+    }
+
+    /// The script of the DNS server.
+    pub fn dns(&self) -> &Dns {
+        self.dns.handle()
+    }
+
+    /// The network of this test.
+    pub fn subnet(&self) -> &Subnet {
+        &self.subnet
+    }
+
+    /// A folder that goes with the test bed.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The version under test.
+    pub fn valkey(&self) -> &Valkey {
+        &self.valkey
+    }
+
+    /// The full name of the headless service.
+    pub fn service(&self) -> &'static str {
+        SERVICE
+    }
+
+    /// The full name of a pod.
+    pub fn host_name(&self, ordinal: usize) -> String {
+        format!("{}.{SERVICE}", self.pod(ordinal).name())
+    }
+
+    /// The password of requirepass, where it was configured.
+    pub fn password(&self) -> Option<&str> {
+        self.password.as_deref()
+    }
+
+    /// An address no pod has had. Panics when the network is used up.
+    pub fn spare_addr(&self) -> Ipv4Addr {
+        let host = self.next_host.fetch_add(1, Ordering::Relaxed);
+        assert!(host < builder::DNS_HOST, "no spare address is left");
+        self.subnet.host(host)
+    }
+
+    /// The program under test with an environment of nothing but PATH and what leads it to this test
+    /// bed. Dies with the thread that spawns it. Panics where the builder was given no binary.
+    pub fn valkeeper(&self, args: &[&str]) -> Command {
+        let binary = self.binary.as_ref();
+        let mut command = Command::new(binary.expect("Builder::binary names the program under test"));
+        command
+            .args(args)
+            .env_clear()
+            .envs(env::var_os("PATH").map(|path| ("PATH", path)))
+            .env("VALKEEPER_SERVICE", SERVICE)
+            .env("VALKEEPER_STATEFULSET", STATEFULSET)
+            .env("VALKEEPER_DNS_SERVER", self.dns().addr().to_string())
+            .env("VALKEEPER_PORT", PORT.to_string())
+            .envs(self.password().map(|password| ("VALKEY_PASSWORD", password)));
+        die_with_parent(&mut command);
+        command
+    }
+
+    /// [`Testbed::valkeeper`] as it runs inside a pod, which names itself by POD_NAME and POD_IP.
+    pub fn valkeeper_in(&self, ordinal: usize, args: &[&str]) -> Command {
+        let pod = self.pod(ordinal);
+        let mut command = self.valkeeper(args);
+        command.env("POD_NAME", pod.name()).env("POD_IP", pod.addr().to_string());
+        command
+    }
+
+    /// [`wait_for`], whose error also holds the tail of every server's log.
+    pub fn wait_for<T>(
+        &self,
+        what: &str,
+        deadline: Duration,
+        condition: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
+        wait_for(what, deadline, condition).map_err(|error| {
+            let logs = self.pods.iter().map(|pod| format!("\n--- {}:\n{}", pod.name(), pod.log_tail()));
+            anyhow!("{error:#}{}", logs.collect::<String>())
+        })
+    }
+
+    fn print_state(&self) {
+        for pod in &self.pods {
+            let (name, addr) = (pod.name(), pod.addr());
+            let nodes = self.cluster_nodes(pod.ordinal());
+            let nodes = nodes.unwrap_or_else(|error| format!("{error:#}"));
+            eprintln!("--- {name} {addr}, log:\n{}", pod.log_tail());
+            eprintln!("--- {name} {addr}, CLUSTER NODES:\n{nodes}");
+        }
+    }
+}
+
+impl Drop for Testbed {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.print_state();
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What a test asks for.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU8;
+
+use anyhow::{Context, Result};
+
+use super::{PORT, SERVICE, STATEFULSET, Testbed};
+use crate::dns::DnsServer;
+use crate::pod::Pod;
+use crate::server::ServerOptions;
+use crate::subnet::Subnet;
+use crate::versions::Valkey;
+
+pub(super) const DNS_HOST: u8 = 250;
+
+/// The description of a test bed.
+#[derive(Debug, Clone)]
+#[must_use = "nothing is built before build()"]
+pub struct Builder {
+    valkey: Valkey,
+    pods: u8,
+    config: Vec<(String, String)>,
+    start_servers: bool,
+    binary: Option<PathBuf>,
+}
+
+impl Builder {
+    pub(super) fn new(valkey: &Valkey) -> Self {
+        Self { valkey: valkey.clone(), pods: 1, config: Vec::new(), start_servers: true, binary: None }
+    }
+
+    /// How many pods, 1 by default and 200 at most.
+    pub fn pods(mut self, count: u8) -> Self {
+        assert!(count <= 200, "the addresses above 200 are spare");
+        self.pods = count;
+        self
+    }
+
+    /// A directive for every server, its value as it stands in valkey.conf. With `requirepass` the
+    /// helpers of the test bed authenticate, and replicas do unless `masterauth` says otherwise.
+    pub fn config(mut self, directive: &str, value: &str) -> Self {
+        self.config.push((directive.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Whether [`Builder::build`] starts the servers, which it does by default.
+    pub fn start_servers(mut self, yes: bool) -> Self {
+        self.start_servers = yes;
+        self
+    }
+
+    /// The program under test: `env!("CARGO_BIN_EXE_valkeeper")`.
+    pub fn binary(mut self, path: impl Into<PathBuf>) -> Self {
+        self.binary = Some(path.into());
+        self
+    }
+
+    /// Leases a network, starts the DNS server, makes the pods and waits until their servers answer;
+    /// nodes do not know each other.
+    pub fn build(mut self) -> Result<Testbed> {
+        let password = self.configured("requirepass").map(str::to_owned);
+        if let Some(password) = &password
+            && self.configured("masterauth").or(self.configured("primaryauth")).is_none()
+        {
+            self.config.push(("masterauth".to_owned(), password.clone()));
+        }
+        let subnet = Subnet::lease();
+        let dir = tempfile::Builder::new().prefix("valkeeper-test-").tempdir().context("make the test bed's folder")?;
+        let dns = DnsServer::start(IpAddr::V4(subnet.host(DNS_HOST)), SERVICE, PORT)?;
+        let pod = |ordinal: u8| {
+            let name = format!("{STATEFULSET}-{ordinal}");
+            let addr = subnet.host(ordinal + 1);
+            let options = ServerOptions {
+                valkey: self.valkey.clone(),
+                addr: IpAddr::V4(addr),
+                port: PORT,
+                dir: dir.path().join(&name),
+                config: self.config.clone(),
+            };
+            Pod::new(name, ordinal.into(), addr, options, dns.handle().clone())
+        };
+        let bed = Testbed {
+            pods: (0..self.pods).map(pod).collect(),
+            password: password.map(|password| password.trim_matches('"').to_owned()),
+            next_host: AtomicU8::new(self.pods + 1),
+            valkey: self.valkey,
+            binary: self.binary,
+            dns,
+            dir,
+            subnet,
+        };
+        if self.start_servers {
+            bed.pods.iter().try_for_each(Pod::spawn)?;
+            bed.pods.iter().try_for_each(Pod::wait_ready)?;
+        }
+        Ok(bed)
+    }
+
+    fn configured(&self, directive: &str) -> Option<&str> {
+        // The last one counts, as it does for the server.
+        let found = self.config.iter().rfind(|(name, _)| name == directive);
+        found.map(|(_, value)| value.as_str())
+    }
+}
