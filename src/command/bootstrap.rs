@@ -79,6 +79,8 @@ struct Run<'d> {
     progress: Progress,
     stages: usize,
     last: Option<Decision>,
+    /// When the last sentence was logged.
+    told: Instant,
     /// Since when the same refusal stands.
     refused_since: Option<Instant>,
     pace: Pace,
@@ -93,6 +95,7 @@ impl<'d> Run<'d> {
             progress: Progress::new(members),
             stages: 0,
             last: None,
+            told: Instant::now(),
             refused_since: None,
             pace: Pace::new(members),
         }
@@ -118,8 +121,11 @@ impl<'d> Run<'d> {
                 self.refused_since = None;
             }
             let changed = self.last.as_ref() != Some(&decision);
+            let acted = matches!(decision, Decision::Act(_));
             self.last = Some(decision);
-            sleep(self.pace.next(changed)).await;
+            if !(acted && changed) {
+                sleep(self.pace.next(changed)).await;
+            }
         }
     }
 
@@ -134,20 +140,18 @@ impl<'d> Run<'d> {
         self.stages += 1;
     }
 
-    /// One sentence a round, unless it is the same as that of the round before.
+    /// One sentence a round, unless it is still the one of the round before; while things are waited for, one a second.
     fn tell(&mut self, observation: &Observation, decision: &Decision) {
-        if self.last.as_ref() == Some(decision) {
+        let shown = self.progress.show(observation, self.desired, decision);
+        let still_waiting = matches!((&self.last, decision), (Some(Decision::Wait(_)), Decision::Wait(_)));
+        let is_news = self.last.as_ref() != Some(decision);
+        if shown || !is_news || (still_waiting && self.told.elapsed() < Duration::from_secs(1)) {
             return;
         }
-        let stage = match decision {
-            Decision::Act(stage) => Some(stage.kind),
-            _ => None,
-        };
-        if !self.progress.show(observation, self.desired, decision) {
-            match stage {
-                Some(stage) => tracing::info!(%stage, "{decision}"),
-                None => tracing::info!("{decision}"),
-            }
+        self.told = Instant::now();
+        match decision {
+            Decision::Act(stage) => tracing::info!(stage = %stage.kind, "{stage}"),
+            _ => tracing::info!("{decision}"),
         }
         for trouble in &observation.trouble {
             tracing::debug!("{trouble}");

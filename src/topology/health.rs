@@ -214,9 +214,13 @@ fn replication(nodes: &[NodeHealth]) -> Vec<Finding> {
         .filter_map(|node| {
             let name = label(node);
             match node.link {
-                Some(Link::Syncing) => {
-                    Some(degraded("syncing", format!("{name} receives its first full copy"), "wait until it has it"))
-                }
+                Some(Link::Syncing) => Some(Finding {
+                    // Of nothing, the copy is as good as made.
+                    grade: if primary_keys(nodes, node) == 0 { Grade::Note } else { Grade::Degraded },
+                    code: "syncing",
+                    sentence: format!("{name} receives its first full copy"),
+                    remedy: "wait until it has it".to_owned(),
+                }),
                 Some(Link::Down) => Some(degraded(
                     "link",
                     format!("{name} does not follow its primary"),
@@ -238,7 +242,13 @@ fn replication(nodes: &[NodeHealth]) -> Vec<Finding> {
         .collect()
 }
 
-/// What differs from the shape. Shards without any replica where others have some are found without a shape, too.
+/// How many keys the primary of a replica holds; 0 where it is not known.
+fn primary_keys(nodes: &[NodeHealth], replica: &NodeHealth) -> u64 {
+    let primary = nodes.iter().find(|node| node.shard == replica.shard && node.role.is_primary());
+    primary.map_or(0, |primary| primary.keys)
+}
+
+/// What differs from the shape.
 fn differences(nodes: &[NodeHealth], shape: Shape) -> Vec<Finding> {
     let mut replicas: BTreeMap<usize, usize> = BTreeMap::new();
     for node in nodes {

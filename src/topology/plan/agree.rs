@@ -11,7 +11,8 @@ pub(super) fn blockers(membership: &Membership<'_>) -> Vec<Blocker> {
         .flat_map(|from| members.iter().filter(|to| to.id() != from.id()).filter_map(|to| difference(from, to)));
     let unready = members.iter().filter_map(|member| match &member.report.replication.link {
         _ if !member.report.cluster.ok => Some(Blocker::NotOk(member.label())),
-        Some(link) if !link.up => Some(Blocker::NotFollowing(member.label())),
+        // Its first copy may take hours, and takes a second even where there is nothing to copy; it is on its way.
+        Some(link) if !link.up && !link.syncing => Some(Blocker::NotFollowing(member.label())),
         _ => None,
     });
     unready.chain(pairs).collect()

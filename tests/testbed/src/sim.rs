@@ -6,6 +6,7 @@
 
 mod bus;
 mod command;
+mod form;
 mod learn;
 mod node;
 mod observe;
@@ -79,13 +80,14 @@ impl Sim {
         let server = Server::blank(self.new_id(), self.pieces.count(), file);
         let next_tick = Duration::ZERO;
         let (is_up, generation, side) = (false, 0, 0);
-        self.hosts.push(Host { pod, address, is_foreign, is_up, file, server, generation, side, next_tick });
+        self.hosts.push(Host { pod, address, is_foreign, is_up, file, mark: None, server, generation, side, next_tick });
         self.hosts.len() - 1
     }
 
     /// Starts the server of a pod; it remembers what is on its disk.
     pub fn start(&mut self, at: usize) {
         self.hosts[at].is_up = true;
+        self.hosts[at].server.name = self.hosts[at].mark.take().unwrap_or_default();
         self.hosts[at].generation += 1;
         self.hosts[at].next_tick = self.now + Duration::from_millis(self.random.u64(1..=100));
     }

@@ -7,6 +7,9 @@ use super::node::{Host, Part};
 
 impl Sim {
     /// Does what a planner asked for, as the server at that address would; an error is the server's, or nobody's.
+    ///
+    /// What is done looks once more before it acts, as every executor has to: whether the node is still the one that was
+    /// seen, whether the one to be met still answers where it was seen, whether what is to be lowered is still empty.
     pub fn execute(&mut self, action: &Action) -> Result<(), String> {
         let at = self.answering(action.address.ip()).ok_or("connection refused")?;
         if self.node_id(self.hosts[at].server.id) != action.on {
@@ -23,7 +26,13 @@ impl Sim {
             }
             Deed::Restore(mark, settings) => (server.name, server.settings) = (mark.to_string(), *settings),
             Deed::SetEpoch(epoch) => self.set_epoch(at, *epoch)?,
-            Deed::Meet(_, endpoint) => self.meet(at, endpoint.ip),
+            Deed::Meet(id, endpoint) => {
+                let there = self.answering(endpoint.ip).map(|to| self.node_id(self.hosts[to].server.id));
+                if there != Some(*id) {
+                    return Err("the one to be met does not answer there any more".to_owned());
+                }
+                self.meet(at, endpoint.ip);
+            }
             Deed::AddSlots(ranges) => self.add_slots(at, ranges)?,
             Deed::Replicate(primary) => self.replicate(at, *primary)?,
         }

@@ -23,6 +23,8 @@ pub struct Host {
     pub is_up: bool,
     /// What the configuration file says.
     pub file: Settings,
+    /// The name its first process is found with, as if somebody had set it before the story began.
+    pub(super) mark: Option<String>,
     /// The server, or what its disk holds of it.
     pub server: Server,
     /// Counts the processes: a link ends with the process at its other end.

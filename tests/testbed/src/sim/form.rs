@@ -1,0 +1,44 @@
+//! Clusters that stand from the beginning.
+
+use valkeeper::topology::SlotRange;
+
+use super::Sim;
+use super::node::Part;
+
+impl Sim {
+    /// Makes a cluster out of blank servers that are down: the first ones are its primaries, the others follow them in
+    /// turn, each primary has some keys. Marks are what processes carry, so they are given when a server starts.
+    pub fn form(&mut self, hosts: &[usize], shards: u16, cluster: &str, marks: bool) {
+        let owners = self.owners_by_share(shards);
+        let shards = usize::from(shards);
+        let now = self.now;
+        let ids: Vec<_> = hosts.iter().map(|host| self.hosts[*host].server.id).collect();
+        let addresses: Vec<_> = hosts.iter().map(|host| self.hosts[*host].address).collect();
+        for (place, host) in hosts.iter().enumerate() {
+            let host = &mut self.hosts[*host];
+            host.mark = marks.then(|| format!("{cluster}/{}", host.pod.as_ref().map_or("", |pod| pod.as_str())));
+            let server = &mut host.server;
+            let epoch = |place: usize| u64::try_from(place).unwrap_or(0) + 1;
+            server.ip = Some(addresses[place]);
+            (server.config_epoch, server.current_epoch) = (epoch(place), epoch(ids.len()));
+            server.follows = (place >= shards).then(|| ids[place % shards]);
+            for (piece, owner) in owners.iter().enumerate() {
+                server.owners[piece] = Some(ids[*owner]);
+                server.keys[piece] = u64::from(*owner == place % shards) * 3;
+            }
+            for (other, (id, address)) in ids.iter().zip(&addresses).enumerate().filter(|(other, _)| *other != place) {
+                let role = if other < shards { Part::Primary } else { Part::Replica(Some(ids[other % shards])) };
+                server.note(Some(*id), *address, role, now).config_epoch = epoch(other);
+            }
+        }
+    }
+
+    /// Which of so many shards each piece belongs to.
+    fn owners_by_share(&self, shards: u16) -> Vec<usize> {
+        let shares: Vec<_> = (0..shards)
+            .filter_map(|index| self.pieces.set(&[SlotRange::share(index, shards)?]))
+            .collect();
+        let owner = |piece| shares.iter().position(|share| share & 1 << piece != 0).unwrap_or(0);
+        (0..self.pieces.count()).map(owner).collect()
+    }
+}
