@@ -97,13 +97,15 @@ impl<'d> Run<'d> {
             last: None,
             told: Instant::now(),
             refused_since: None,
-            pace: Pace::new(members),
+            pace: Pace::new(),
         }
     }
 
     async fn to_the_end(&mut self, observer: &mut Observer) -> Result<Observation, Failure> {
         loop {
+            let asked = Instant::now();
             let observation = observer.round(self.deadline).await;
+            let round = asked.elapsed();
             let decision = plan(&observation, self.desired, &Policy { hurry: true });
             self.tell(&observation, &decision);
             match &decision {
@@ -124,7 +126,7 @@ impl<'d> Run<'d> {
             let acted = matches!(decision, Decision::Act(_));
             self.last = Some(decision);
             if !(acted && changed) {
-                sleep(self.pace.next(changed)).await;
+                sleep(self.pace.next(changed, round)).await;
             }
         }
     }
@@ -212,31 +214,33 @@ async fn dry_run(observer: &mut Observer, desired: &DesiredTopology, limit: Dura
     render::print(&text)
 }
 
-/// How long to wait between rounds: briefly while things move, ever longer while they do not.
+/// How long to wait between rounds: briefly while things move, ever longer while they do not, and always so long that
+/// asking takes a small part of the servers' time. In a large cluster the answers themselves are work for everybody.
 struct Pace {
-    shortest: Duration,
     current: Duration,
     moved: Instant,
 }
 
 impl Pace {
+    const SHORTEST: Duration = Duration::from_millis(5);
+    const LONGEST: Duration = Duration::from_millis(500);
     /// After this long without a change the waits grow.
     const LIVELY: Duration = Duration::from_secs(3);
-    const LONGEST: Duration = Duration::from_millis(500);
+    /// A wait is at least this many times as long as the round before it took.
+    const IDLE_PART: u32 = 4;
 
-    fn new(members: usize) -> Self {
-        let shortest = Duration::from_millis(5) + Duration::from_micros(500) * members.try_into().unwrap_or(u32::MAX);
-        Self { shortest, current: shortest, moved: Instant::now() }
+    fn new() -> Self {
+        Self { current: Self::SHORTEST, moved: Instant::now() }
     }
 
-    fn next(&mut self, changed: bool) -> Duration {
+    fn next(&mut self, changed: bool, round: Duration) -> Duration {
         if changed {
             self.moved = Instant::now();
         }
         self.current = match self.moved.elapsed() < Self::LIVELY {
-            true => self.shortest,
+            true => Self::SHORTEST,
             false => (self.current * 2).min(Self::LONGEST),
         };
-        self.current
+        self.current.max((round * Self::IDLE_PART).min(Self::LONGEST * 2))
     }
 }

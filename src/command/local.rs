@@ -1,9 +1,113 @@
-//! `valkeeper local`: a whole cluster on this machine.
+//! `valkeeper local`: a whole cluster on this machine, until Ctrl-C.
+//!
+//! Every node has a loopback address of its own, as pods have theirs, and a name in a DNS server of ours. So the cluster
+//! is found and formed by the very code that does it in Kubernetes, and everything else can be tried on it.
 
+mod dns;
+mod home;
+mod network;
+mod program;
+mod servers;
+mod welcome;
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{bootstrap, render};
 use crate::cli::LocalArgs;
+use crate::config::{self, Credentials, Reach, Service};
 use crate::exit::{Exit, Failure};
+use crate::observer::Observer;
+use crate::topology::desired::DesiredTopology;
+use crate::topology::identity::ClusterId;
+use dns::Dns;
+use home::Home;
+use network::Network;
+use servers::Servers;
 
-/// Runs the command.
-pub async fn run(_args: &LocalArgs, _stop: impl Future<Output = ()>) -> Result<(), Failure> {
-    Err(Exit::Usage.saying("being built"))
+/// The DNS name of the service, without the closing dot.
+const SERVICE: &str = "valkey.local";
+/// What the nodes are called, as a StatefulSet would call them.
+const STATEFULSET: &str = "valkey";
+
+/// How long servers may take to save and end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs the command until `stop` is over.
+pub async fn run(args: &LocalArgs, stop: impl Future<Output = ()>) -> Result<(), Failure> {
+    let desired = DesiredTopology { cluster: cluster()?, shape: config::shape(&args.shape)? };
+    let program = program::find(&args.server)?;
+    let home = Home::open(args.data_dir.as_deref())?;
+    let network = Network::pick(desired.shape.members(), args.port, home.network())?;
+    home.move_to(&network)?;
+    let dns = Dns::start(&network).await?;
+    let mut servers = Servers::default();
+    let ended = async {
+        servers.start(&program, &home, &network).await?;
+        session(args, &desired, &network, &dns, &home, &mut servers, std::pin::pin!(stop)).await
+    }
+    .await;
+    tracing::info!("stopping {}", if home.is_kept() { "the servers; they save their data" } else { "the servers" });
+    servers.stop(PATIENCE, another_signal()).await;
+    home.close()?;
+    ended
+}
+
+/// Forms the cluster, says how to reach it, and stays.
+async fn session(
+    args: &LocalArgs,
+    desired: &DesiredTopology,
+    network: &Network,
+    dns: &Dns,
+    home: &Home,
+    servers: &mut Servers,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+) -> Result<(), Failure> {
+    let reach = Reach {
+        service: Service::Names(vec![SERVICE.to_owned()]),
+        statefulset: Some(STATEFULSET.to_owned()),
+        port: network.port(),
+        dns_servers: vec![dns.address()],
+        cluster: desired.cluster.clone(),
+        credentials: Credentials::default(),
+    };
+    let mut observer = Observer::new(&reach, desired.shape.members())?;
+    let formed = tokio::select! {
+        formed = bootstrap::form(&mut observer, desired, args.timeout, stop.as_mut()) => formed?,
+        ended = servers.next_end() => {
+            ended.tell();
+            return Err(Exit::Unavailable.saying(format!("{ended} while the cluster was being formed")));
+        }
+    };
+    render::print(&welcome::text(&formed, desired, args, network, dns, home)?)?;
+    loop {
+        tokio::select! {
+            () = stop.as_mut() => return Ok(()),
+            ended = servers.next_end() => ended.tell(),
+        }
+        match servers.is_empty() {
+            true => return Err(Exit::Unavailable.saying("no server is left")),
+            false => tracing::warn!("the others go on"),
+        }
+    }
+}
+
+fn cluster() -> Result<ClusterId, Failure> {
+    ClusterId::new(SERVICE).ok_or_else(|| Exit::Bug.saying(format!("{SERVICE} is no cluster id")))
+}
+
+/// Is over at the next SIGINT or SIGTERM from now on.
+async fn another_signal() {
+    let next = |kind| async move {
+        match signal(kind) {
+            Ok(mut signals) => signals.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = next(SignalKind::interrupt()) => {}
+        _ = next(SignalKind::terminate()) => {}
+    }
 }

@@ -1,0 +1,3 @@
+//! Processes that we start. The only module that spawns, signals and waits.
+
+pub mod child;
