@@ -44,6 +44,12 @@ pub async fn run(args: &LocalArgs, stop: impl Future<Output = ()>) -> Result<(),
     home.move_to(&network)?;
     let dns = Dns::start(&network).await?;
     let mut servers = Servers::default();
+    let stop = async {
+        tokio::select! {
+            () = stop => {}
+            () = hangup() => {}
+        }
+    };
     let ended = async {
         servers.start(&program, &home, &network).await?;
         session(args, &desired, &network, &dns, &home, &mut servers, std::pin::pin!(stop)).await
@@ -51,8 +57,8 @@ pub async fn run(args: &LocalArgs, stop: impl Future<Output = ()>) -> Result<(),
     .await;
     tracing::info!("stopping {}", if home.is_kept() { "the servers; they save their data" } else { "the servers" });
     servers.stop(PATIENCE, another_signal()).await;
-    home.close()?;
-    ended
+    let closed = home.close();
+    ended.and(closed)
 }
 
 /// Forms the cluster, says how to reach it, and stays.
@@ -98,16 +104,31 @@ fn cluster() -> Result<ClusterId, Failure> {
     ClusterId::new(SERVICE).ok_or_else(|| Exit::Bug.saying(format!("{SERVICE} is no cluster id")))
 }
 
+/// Is over when the terminal is closed, and never under nohup.
+async fn hangup() {
+    /// The first bit of the mask is the first signal's.
+    const SIGHUP: u64 = 1;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    match ignored.is_some_and(|mask| mask & SIGHUP != 0) {
+        true => std::future::pending().await,
+        false => next(SignalKind::hangup()).await,
+    }
+}
+
 /// Is over at the next SIGINT or SIGTERM from now on.
 async fn another_signal() {
-    let next = |kind| async move {
-        match signal(kind) {
-            Ok(mut signals) => signals.recv().await,
-            Err(_) => std::future::pending().await,
-        }
-    };
     tokio::select! {
-        _ = next(SignalKind::interrupt()) => {}
-        _ = next(SignalKind::terminate()) => {}
+        () = next(SignalKind::interrupt()) => {}
+        () = next(SignalKind::terminate()) => {}
+    }
+}
+
+async fn next(kind: SignalKind) {
+    match signal(kind) {
+        Ok(mut signals) => {
+            signals.recv().await;
+        }
+        Err(_) => std::future::pending().await,
     }
 }

@@ -172,8 +172,8 @@ impl fmt::Display for Blocker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unresolved(pod) => write!(f, "{pod} has no address in DNS"),
-            Self::Silent(node, why) if node.pod.is_some() => write!(f, "{node} ({}) is {why}", node.address),
-            Self::Silent(node, why) => write!(f, "{node} is {why}"),
+            Self::Silent(node, why) if node.pod.is_some() => write!(f, "{node} ({}) {why}", node.address),
+            Self::Silent(node, why) => write!(f, "{node} {why}"),
             Self::TooFew { present, wanted } => write!(f, "{present} of {} answer", count(*wanted, "node")),
             Self::Unlinked(from, to) => write!(f, "{from} has no link to {to}"),
             Self::Suspects(from, to) => write!(f, "{from} cannot reach {to}"),

@@ -190,7 +190,7 @@ fn silent(label: &Label, why: &Silence) -> Finding {
         Some(_) => format!("{label} ({})", label.address),
         None => label.to_string(),
     };
-    degraded("silent", format!("{node} is {why}"), remedy)
+    degraded("silent", format!("{node} {why}"), remedy)
 }
 
 fn coverage(served: &SlotSet) -> Option<Finding> {

@@ -126,8 +126,8 @@ impl View {
 impl fmt::Display for Silence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable(why) => write!(f, "not reachable: {why}"),
-            Self::NotReady(why) => write!(f, "not ready: {why}"),
+            Self::Unreachable(why) => write!(f, "is not reachable: {why}"),
+            Self::NotReady(why) => write!(f, "is not ready: {why}"),
             Self::Denied(why) => write!(f, "does not let us in: {why}"),
             Self::Unusable(why) => write!(f, "cannot be used: {why}"),
         }

@@ -38,23 +38,35 @@ impl Connection {
     }
 
     async fn open(address: SocketAddr, credentials: &Credentials) -> Result<Self, Silence> {
-        let mut login = RedisConnectionInfo::default().set_skip_set_lib_name();
-        if let Some(username) = &credentials.username {
-            login = login.set_username(username);
-        }
-        if let Some(password) = &credentials.password {
-            login = login.set_password(password.reveal());
-        }
+        let settings = RedisConnectionInfo::default().set_skip_set_lib_name();
         let info = ConnectionAddr::Tcp(address.ip().to_string(), address.port())
             .into_connection_info()
-            .map(|info| info.set_redis_settings(login))
+            .map(|info| info.set_redis_settings(settings))
             .map_err(|error| silence(&error))?;
         let client = Client::open(info).map_err(|error| silence(&error))?;
         let config =
             AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
         let inner =
             client.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| silence(&error))?;
-        Ok(Self { inner })
+        let mut connection = Self { inner };
+        connection.log_in(credentials).await?;
+        Ok(connection)
+    }
+
+    /// We log in ourselves because the library does not tell what the server says to a wrong password.
+    async fn log_in(&mut self, credentials: &Credentials) -> Result<(), Silence> {
+        let Some(password) = &credentials.password else {
+            return Ok(());
+        };
+        let mut auth = redis::cmd("AUTH");
+        if let Some(username) = &credentials.username {
+            auth.arg(username);
+        }
+        auth.arg(password.reveal());
+        auth.query_async::<()>(&mut self.inner).await.map_err(|error| match silence(&error) {
+            Silence::Unusable(why) => Silence::Denied(why),
+            other => other,
+        })
     }
 
     /// Sends commands in one piece; one result a command.

@@ -75,7 +75,8 @@ impl Home {
     /// Gives the nodes in here their addresses on a network. Nothing is to be done where it is the one they had.
     ///
     /// They would find each other without this too. But their former addresses may be another local cluster's by now,
-    /// which is why they are not to be had; and to that one we must not talk.
+    /// which is why they are not to be had; and to that one we must not talk. Another port needs nothing like it: on
+    /// our own network nobody else is.
     pub(super) fn move_to(&self, network: &Network) -> Result<(), Failure> {
         let to = network.prefix();
         for file in (0..network.nodes().count()).map(|ordinal| self.node(ordinal).join(NODES_CONF)) {

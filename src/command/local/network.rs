@@ -9,6 +9,9 @@ use crate::exit::{Exit, Failure};
 /// The last place in a network is that of DNS; the one before is the last for nodes.
 const DNS_HOST: u8 = 254;
 
+/// Who listens here, at the address of DNS, has the network.
+const LEASE_PORT: u16 = 5352;
+
 /// How far the bus port is from the client port, says the server.
 const BUS_OFFSET: u16 = 10_000;
 
@@ -25,9 +28,9 @@ pub(super) struct Network {
     prefix: Prefix,
     nodes: u8,
     port: u16,
-    /// The nodes' ports, taken at the address of DNS. Who looks for a network tries them first; so two that look at the
-    /// same time never take the same one, and the kernel ends the lease whatever ends us.
-    _lease: [TcpListener; 2],
+    /// Two cannot listen at one address, so a network has one user at a time, whatever the ports; and the kernel ends
+    /// the lease whatever ends us.
+    _lease: TcpListener,
 }
 
 impl Prefix {
@@ -72,7 +75,7 @@ impl Network {
             }
         }
         Err(Exit::Usage.saying(format!(
-            "port {port} or {bus_port} is taken on every loopback network, perhaps by a server that listens at all \
+            "port {port}, {bus_port} or {LEASE_PORT} is taken on every loopback network, perhaps by a server that listens at all \
              addresses: choose another with --port"
         )))
     }
@@ -98,14 +101,13 @@ impl Network {
     }
 }
 
-/// Takes the ports at the address of DNS, and tries them at those of the nodes.
-fn lease(prefix: Prefix, nodes: u8, ports: [u16; 2]) -> Result<[TcpListener; 2], (SocketAddr, io::Error)> {
+/// Takes the network, and tries the ports of its nodes.
+fn lease(prefix: Prefix, nodes: u8, ports: [u16; 2]) -> Result<TcpListener, (SocketAddr, io::Error)> {
     let listen = |host, port| {
         let address = SocketAddrV4::new(prefix.host(host), port).into();
         TcpListener::bind(address).map_err(|error| (address, error))
     };
-    let [client, bus] = ports;
-    let lease = [listen(DNS_HOST, client)?, listen(DNS_HOST, bus)?];
+    let lease = listen(DNS_HOST, LEASE_PORT)?;
     for host in 1..=nodes {
         for port in ports {
             listen(host, port)?;
@@ -129,9 +131,9 @@ mod tests {
     fn two_never_have_the_same_network_at_the_same_time() {
         let first = Network::pick(3, 7711, None).map(|network| (network.prefix(), network));
         let second = Network::pick(3, 7711, None).map(|network| network.prefix());
-        let third = Network::pick(3, 7711 + BUS_OFFSET, None).map(|network| network.prefix());
+        let with_another_port = Network::pick(3, 7713, None).map(|network| network.prefix());
         let first = first.as_ref().map(|(prefix, _)| *prefix).ok();
-        assert!(first.is_some() && first != second.ok() && first != third.ok());
+        assert!(first.is_some() && first != second.ok() && first != with_another_port.ok());
     }
 
     #[test]

@@ -73,7 +73,8 @@ impl Servers {
         Ended { pod: server.pod, log: server.log, status }
     }
 
-    /// Asks all to end, and kills those that have not within `patience` or when `hurry` is over. None is left.
+    /// Asks all to end, and kills those that have not within `patience` or when `hurry` is over. None is left, unless
+    /// the kernel cannot end one within as long again.
     pub(super) async fn stop(mut self, patience: Duration, hurry: impl Future<Output = ()>) {
         for server in &self.running {
             server.tell_trouble(server.child.signal(Signal::TERM));
@@ -87,11 +88,13 @@ impl Servers {
         }
         for server in &self.running {
             if server.child.id().is_some() {
-                tracing::warn!("{} has not ended and is killed", server.pod);
+                tracing::warn!("{} has not ended and is killed; what it has not saved is lost", server.pod);
                 server.tell_trouble(server.child.kill());
             }
         }
-        self.all_ended().await;
+        if timeout(patience, self.all_ended()).await.is_err() {
+            tracing::error!("not every server ends, although it is killed");
+        }
     }
 
     async fn all_ended(&mut self) {

@@ -20,6 +20,7 @@
 //! ```
 
 mod dns;
+mod ended;
 mod locked;
 mod pod;
 mod process;
@@ -32,6 +33,7 @@ mod versions;
 mod wait;
 
 pub use dns::{Answer, Dns, DnsServer, Fault, RecordType, Transport};
+pub use ended::Ended;
 pub use pod::Pod;
 pub use process::{die_with_parent, run};
 pub use redis;
