@@ -48,9 +48,11 @@ fn main() -> Result<()> {
 fn measure(valkey: &Valkey, nodes: u8, form: fn(&Testbed) -> Result<()>) -> Result<Duration> {
     let bed = Testbed::builder(valkey).pods(nodes).binary(env!("CARGO_BIN_EXE_valkeeper")).build()?;
     let old_enough = Instant::now() + AGE;
-    wait_for("servers older than their first two seconds", AGE * 2, || {
-        Ok((Instant::now() > old_enough).then_some(()))
-    })?;
+    wait_for(
+        "servers older than their first two seconds",
+        AGE * 2,
+        || Ok((Instant::now() > old_enough).then_some(())),
+    )?;
     let started = Instant::now();
     form(&bed)?;
     let mut not_ok: Vec<usize> = (0..nodes.into()).collect();

@@ -175,10 +175,10 @@ pub struct ShapeArgs {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct ExpectArgs {
     /// How many shards there should be; default: as many as there are.
-    #[arg(long, env = "VALKEEPER_SHARDS", value_name = "N")]
+    #[arg(long, env = "VALKEEPER_SHARDS", value_name = "N", requires = "replicas")]
     pub shards: Option<NonZeroU16>,
     /// How many replicas each shard should have; default: not checked.
-    #[arg(long, env = "VALKEEPER_REPLICAS", value_name = "N")]
+    #[arg(long, env = "VALKEEPER_REPLICAS", value_name = "N", requires = "shards")]
     pub replicas: Option<u16>,
 }
 

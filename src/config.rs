@@ -36,8 +36,8 @@ pub struct Reach {
     pub port: u16,
     /// The name servers; none for those of resolv.conf.
     pub dns_servers: Vec<SocketAddr>,
-    /// Whose nodes are ours.
-    pub cluster: ClusterId,
+    /// Whose nodes are ours; none where only one node's address is given, and its mark is to tell.
+    pub cluster: Option<ClusterId>,
     /// What lets us in.
     pub credentials: Credentials,
 }
@@ -68,14 +68,14 @@ impl Reach {
     pub fn new(args: &ReachArgs) -> Result<Self, Failure> {
         let dns_servers = args.dns_server.iter().map(|text| dns_server(text)).collect::<Result<Vec<_>, _>>()?;
         let service = service(&args.service, if dns_servers.is_empty() { search_list() } else { Vec::new() })?;
-        let cluster = match (&args.cluster_id, &service) {
-            (Some(id), _) => ClusterId::new(id),
-            (None, Service::Names(names)) => names.first().and_then(|name| ClusterId::new(without_port_label(name))),
-            (None, Service::Address(_)) => ClusterId::new("unnamed"),
+        let name = match (&args.cluster_id, &service) {
+            (Some(id), _) => Some(id.as_str()),
+            (None, Service::Names(names)) => names.first().map(|name| without_port_label(name)),
+            (None, Service::Address(_)) => None,
         };
-        let cluster = cluster.ok_or_else(|| {
-            Exit::Usage.saying("--cluster-id must consist of letters, digits, dots, dashes and underscores")
-        })?;
+        let invalid =
+            || Exit::Usage.saying("--cluster-id must consist of letters, digits, dots, dashes and underscores");
+        let cluster = name.map(|name| ClusterId::new(name).ok_or_else(invalid)).transpose()?;
         Ok(Self {
             service,
             statefulset: args.statefulset.clone(),
@@ -160,7 +160,7 @@ fn search_list() -> Vec<String> {
     let text = std::fs::read_to_string(PathBuf::from("/etc/resolv.conf")).unwrap_or_default();
     text.lines()
         .filter_map(|line| line.trim().strip_prefix("search "))
-        .last()
+        .next_back()
         .map(|domains| domains.split_ascii_whitespace().map(|domain| domain.trim_end_matches('.').to_owned()).collect())
         .unwrap_or_default()
 }

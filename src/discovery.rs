@@ -102,36 +102,48 @@ impl Discovery {
 
         let mut book = AddressBook::default();
         for (pod, port, answer) in targets {
-            book.add(pod.as_ref(), port, answer);
+            book.add(pod.as_ref(), Some(port), answer);
         }
         for (pod, answer) in pods.iter().zip(by_ordinal) {
-            book.add(Some(pod), self.port, answer);
+            book.add(Some(pod), None, answer);
         }
-        book.add(None, self.port, by_service);
+        book.add(None, None, by_service);
         let unresolved = pods.into_iter().filter(|pod| !book.pods.contains(pod)).collect();
         Found {
-            candidates: book.entries.into_iter().map(|(address, pod)| Candidate { pod, address }).collect(),
+            trouble: std::mem::take(&mut book.trouble).into_iter().collect(),
+            candidates: book.candidates(self.port),
             unresolved,
-            trouble: book.trouble.into_iter().collect(),
         }
     }
 }
 
-/// Addresses with the first pod name that was given for each.
+/// Addresses with the ports that SRV records name for each, and the first pod name that was given for each.
 #[derive(Default)]
 struct AddressBook {
-    entries: BTreeMap<SocketAddr, Option<PodName>>,
+    entries: BTreeMap<IpAddr, BTreeMap<Option<u16>, Option<PodName>>>,
     pods: BTreeSet<PodName>,
     trouble: BTreeSet<String>,
 }
 
 impl AddressBook {
-    fn add(&mut self, pod: Option<&PodName>, port: u16, answer: Answer) {
+    fn add(&mut self, pod: Option<&PodName>, port: Option<u16>, answer: Answer) {
         for ip in answer.addresses {
-            self.entries.entry(SocketAddr::new(ip, port)).or_insert_with(|| pod.cloned());
+            self.entries.entry(ip).or_default().entry(port).or_insert_with(|| pod.cloned());
             self.pods.extend(pod.cloned());
         }
         self.trouble.extend(answer.trouble);
+    }
+
+    /// The default port is for addresses of which no SRV record speaks.
+    fn candidates(self, default_port: u16) -> Vec<Candidate> {
+        let mut candidates = Vec::new();
+        for (ip, ports) in self.entries {
+            let named = ports.keys().any(Option::is_some);
+            for (port, pod) in ports.into_iter().filter(|(port, _)| port.is_some() || !named) {
+                candidates.push(Candidate { pod, address: SocketAddr::new(ip, port.unwrap_or(default_port)) });
+            }
+        }
+        candidates
     }
 }
 

@@ -10,7 +10,7 @@ use crate::config::Reach;
 use crate::discovery::{Discovery, Found};
 use crate::exit::Failure;
 use crate::topology::decision::{Action, Stage};
-use crate::topology::identity::{ClusterId, PodName};
+use crate::topology::identity::{ClusterId, Mark, PodName};
 use crate::topology::membership::Membership;
 use crate::topology::observation::Observation;
 use crate::valkey::{Candidate, Fleet, Outcome};
@@ -22,7 +22,7 @@ use crate::valkey::{Candidate, Fleet, Outcome};
 pub struct Observer {
     discovery: Discovery,
     fleet: Fleet,
-    cluster: ClusterId,
+    cluster: Option<ClusterId>,
     members: usize,
     /// Members of the last round, and addresses that members know others by.
     known: BTreeMap<SocketAddr, Option<PodName>>,
@@ -65,6 +65,11 @@ impl Observer {
         observation
     }
 
+    /// Whose nodes are ours: as configured, else as the first node that answered says.
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster.clone().unwrap_or_else(ClusterId::unnamed)
+    }
+
     /// Does what a stage says, on the very servers that the last round saw.
     pub async fn execute<'s>(&mut self, stage: &'s Stage) -> Vec<(&'s Action, Outcome)> {
         self.fleet.execute(stage).await
@@ -86,7 +91,11 @@ impl Observer {
 
     /// Keeps who is a member and whom members know; returns the addresses that nobody but a former round speaks for.
     fn remember(&mut self, observation: &Observation) -> Vec<SocketAddr> {
-        let membership = Membership::of(observation, &self.cluster);
+        if self.cluster.is_none() {
+            self.cluster =
+                observation.reports().find_map(|(_, report)| Mark::parse(&report.name)).map(|mark| mark.cluster);
+        }
+        let membership = Membership::of(observation, &self.cluster());
         self.complete = self.members > 0
             && membership.members.len() == self.members
             && membership.silent.is_empty()

@@ -53,7 +53,7 @@ impl Fleet {
         Self { credentials, connections: BTreeMap::new() }
     }
 
-    /// Asks every candidate for its report, all at once; each answers within [`connection::PATIENCE`] or is silent.
+    /// Asks every candidate for its report, all at once; each answers within two seconds or is silent.
     pub async fn observe(&mut self, candidates: &[Candidate]) -> Vec<Peer> {
         let credentials = &self.credentials;
         let asked = candidates.iter().map(|candidate| {

@@ -35,7 +35,7 @@ impl World {
             statefulset: statefulset.map(str::to_owned),
             port: 6379,
             dns_servers: vec![self.server.handle().addr()],
-            cluster: ClusterId::new("valkey.test").unwrap(),
+            cluster: ClusterId::new("valkey.test"),
             credentials: Credentials::default(),
         };
         let _guard = self.runtime.enter();

@@ -72,7 +72,7 @@ fn two_clusters_with_slots_are_never_joined() {
     cluster(&bed, 0, &["ADDSLOTSRANGE", "0", "99"]);
     cluster(&bed, 1, &["ADDSLOTSRANGE", "200", "299"]);
     let before = views(&bed);
-    bootstrap(&bed, &["--shards", "2", "--replicas", "0"])
+    bootstrap(&bed, &["--shards", "2", "--replicas", "0", "--timeout", "3s"])
         .expect(76, &["two clusters with slots stand", "valkey-0 (0-99)", "valkey-1 (200-299)", "CLUSTER NODES"]);
     assert_eq!(views(&bed), before, "nothing was done to anybody");
 }
@@ -119,7 +119,7 @@ fn data_without_nodes_conf_stays_out_of_the_cluster() {
     bed.pod(1).stop().unwrap();
     bed.pod(1).wipe_nodes_conf().unwrap();
     bed.pod(1).start().unwrap();
-    bootstrap(&bed, &["--shards", "3", "--replicas", "0"])
+    bootstrap(&bed, &["--shards", "3", "--replicas", "0", "--timeout", "3s"])
         .expect(76, &["valkey-1 was started over data without its nodes.conf", "1 key", "put its nodes.conf back"]);
     let keys: u64 = cmd("DBSIZE").query(&mut bed.connection(1).unwrap()).unwrap();
     assert_eq!(keys, 1);

@@ -32,7 +32,11 @@ pub struct Formed {
 /// Runs the command until the cluster stands, the deadline is reached or `stop` is over.
 pub async fn run(args: &BootstrapArgs, stop: impl Future<Output = ()>) -> Result<(), Failure> {
     let reach = Reach::new(&args.reach)?;
-    let desired = DesiredTopology { cluster: reach.cluster.clone(), shape: config::shape(&args.shape)? };
+    let cluster = reach
+        .cluster
+        .clone()
+        .ok_or_else(|| Exit::Usage.saying("to form a cluster from one node's address, name it: --cluster-id"))?;
+    let desired = DesiredTopology { cluster, shape: config::shape(&args.shape)? };
     let mut observer = Observer::new(&reach, desired.shape.members())?;
     if args.dry_run {
         return dry_run(&mut observer, &desired, args.timeout).await;
@@ -58,7 +62,7 @@ pub async fn form(
     let deadline = started + limit;
     let mut run = Run::new(desired, deadline);
     let ended = tokio::select! {
-        ended = run.to_the_end(observer) => ended,
+        ended = run.rounds(observer) => ended,
         () = sleep_until(deadline) => Err(run.out_of_time()),
         () = stop => Err(Exit::Unfinished.saying("stopped by a signal; run this again to go on")),
     };
@@ -79,6 +83,8 @@ struct Run<'d> {
     progress: Progress,
     stages: usize,
     last: Option<Decision>,
+    /// What discovery had trouble with in the last round.
+    trouble: Vec<String>,
     /// When the last sentence was logged.
     told: Instant,
     /// Since when the same refusal stands.
@@ -95,19 +101,21 @@ impl<'d> Run<'d> {
             progress: Progress::new(members),
             stages: 0,
             last: None,
+            trouble: Vec::new(),
             told: Instant::now(),
             refused_since: None,
             pace: Pace::new(),
         }
     }
 
-    async fn to_the_end(&mut self, observer: &mut Observer) -> Result<Observation, Failure> {
+    async fn rounds(&mut self, observer: &mut Observer) -> Result<Observation, Failure> {
         loop {
             let asked = Instant::now();
             let observation = observer.round(self.deadline).await;
             let round = asked.elapsed();
             let decision = plan(&observation, self.desired, &Policy { hurry: true });
             self.tell(&observation, &decision);
+            self.trouble.clone_from(&observation.trouble);
             match &decision {
                 Decision::Converged(_) => return Ok(observation),
                 Decision::Act(stage) => self.act(observer, stage).await,
@@ -155,16 +163,14 @@ impl<'d> Run<'d> {
             Decision::Act(stage) => tracing::info!(stage = %stage.kind, "{stage}"),
             _ => tracing::info!("{decision}"),
         }
-        for trouble in &observation.trouble {
-            tracing::debug!("{trouble}");
-        }
     }
 
     fn out_of_time(&self) -> Failure {
         match &self.last {
             Some(decision @ Decision::Refuse(_)) => refused(decision),
             Some(Decision::Wait(blockers)) if blockers.iter().any(Blocker::is_absence) => {
-                let missing: Vec<_> = blockers.iter().map(ToString::to_string).collect();
+                let missing = blockers.iter().map(ToString::to_string);
+                let missing: Vec<_> = missing.chain(self.trouble.first().cloned()).collect();
                 Exit::Unavailable.saying(format!("peers are missing at the deadline: {}", missing.join("; ")))
             }
             Some(decision) => {

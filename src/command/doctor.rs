@@ -12,6 +12,7 @@ use crate::observer::Observer;
 use crate::topology::decision::Decision;
 use crate::topology::desired::{DesiredTopology, Policy, Shape};
 use crate::topology::health::{self, Finding, Grade, Health};
+use crate::topology::identity::ClusterId;
 use crate::topology::observation::Observation;
 use crate::topology::plan;
 
@@ -36,8 +37,8 @@ pub async fn run(args: &DoctorArgs) -> Result<(), Failure> {
     observer.round(deadline).await;
     let observation = observer.round(deadline).await;
     let shape = expected_shape(&args.expect);
-    let mut report = health::assess(&observation, &reach.cluster, shape);
-    let next = shape.map(|shape| next(&observation, &reach, shape));
+    let mut report = health::assess(&observation, &observer.cluster(), shape);
+    let next = shape.map(|shape| next(&observation, observer.cluster(), shape));
     if let Some(Decision::Refuse(refusal)) = &next {
         report.findings.insert(
             0,
@@ -66,9 +67,8 @@ pub async fn run(args: &DoctorArgs) -> Result<(), Failure> {
     }
 }
 
-fn next(observation: &Observation, reach: &Reach, shape: Shape) -> Decision {
-    let desired = DesiredTopology { cluster: reach.cluster.clone(), shape };
-    plan(observation, &desired, &Policy { hurry: true })
+fn next(observation: &Observation, cluster: ClusterId, shape: Shape) -> Decision {
+    plan(observation, &DesiredTopology { cluster, shape }, &Policy { hurry: true })
 }
 
 fn text(report: &Health, next: Option<&str>) -> String {

@@ -1,7 +1,7 @@
 //! `valkeeper local`: a whole cluster on this machine, until Ctrl-C.
 //!
-//! Every node has a loopback address of its own, as pods have theirs, and a name in a DNS server of ours. So the cluster
-//! is found and formed by the very code that does it in Kubernetes, and everything else can be tried on it.
+//! Every node has a loopback address of its own, as pods have theirs, and a name in a DNS server of ours. So the
+//! cluster is found and formed by the very code that does it in Kubernetes, and everything else can be tried on it.
 
 mod dns;
 mod home;
@@ -76,7 +76,7 @@ async fn session(
         statefulset: Some(STATEFULSET.to_owned()),
         port: network.port(),
         dns_servers: vec![dns.address()],
-        cluster: desired.cluster.clone(),
+        cluster: Some(desired.cluster.clone()),
         credentials: Credentials::default(),
     };
     let mut observer = Observer::new(&reach, desired.shape.members())?;

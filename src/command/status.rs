@@ -13,7 +13,6 @@ use crate::exit::{Exit, Failure};
 use crate::observer::Observer;
 use crate::topology::desired::Shape;
 use crate::topology::health::{self, Finding, Grade, Health, NodeHealth};
-use crate::topology::identity::ClusterId;
 use crate::topology::node::Role;
 
 /// The JSON of `status -o json` and `bootstrap -o json`. Fields are only ever added.
@@ -65,20 +64,20 @@ pub async fn run(args: &StatusArgs, stop: impl Future<Output = ()>) -> Result<()
     let reach = Reach::new(&args.reach)?;
     let mut observer = Observer::new(&reach, expected_members(&args.expect))?;
     if args.watch {
-        return watch(&mut observer, &reach.cluster, args, stop).await;
+        return watch(&mut observer, args, stop).await;
     }
-    let report = look(&mut observer, &reach.cluster, &args.expect, args.timeout).await;
+    let report = look(&mut observer, &args.expect, args.timeout).await;
     render::print(&render(&report, args.output)?)?;
     verdict(&report)
 }
 
 /// One look at the cluster. Where the service is one node's address, or DNS names only some, a second round asks those
 /// that the first has told of.
-pub(super) async fn look(observer: &mut Observer, cluster: &ClusterId, expect: &ExpectArgs, limit: Duration) -> Health {
+async fn look(observer: &mut Observer, expect: &ExpectArgs, limit: Duration) -> Health {
     let deadline = Instant::now() + limit;
     observer.round(deadline).await;
     let observation = observer.round(deadline).await;
-    health::assess(&observation, cluster, expected_shape(expect))
+    health::assess(&observation, &observer.cluster(), expected_shape(expect))
 }
 
 /// Exit 1 where the cluster is degraded; the reasons have been printed.
@@ -95,7 +94,7 @@ pub(super) fn expected_members(expect: &ExpectArgs) -> usize {
 }
 
 pub(super) fn expected_shape(expect: &ExpectArgs) -> Option<Shape> {
-    Some(Shape { shards: expect.shards?, replicas: expect.replicas.unwrap_or_default() })
+    Some(Shape { shards: expect.shards?, replicas: expect.replicas? })
 }
 
 /// The report as it is printed.
@@ -175,12 +174,7 @@ fn table(report: &Health) -> String {
     text + &render::table(["SHARD", "POD", "ADDRESS", "ROLE", "SLOTS", "KEYS", "MEMORY", "LAG", "LINK", "STATE"], rows)
 }
 
-async fn watch(
-    observer: &mut Observer,
-    cluster: &ClusterId,
-    args: &StatusArgs,
-    stop: impl Future<Output = ()>,
-) -> Result<(), Failure> {
+async fn watch(observer: &mut Observer, args: &StatusArgs, stop: impl Future<Output = ()>) -> Result<(), Failure> {
     const CLEAR: &str = "\x1b[H\x1b[2J";
     let mut ticks = interval(Duration::from_secs(1));
     tokio::pin!(stop);
@@ -189,7 +183,7 @@ async fn watch(
             () = &mut stop => return Ok(()),
             _ = ticks.tick() => {}
         }
-        let report = look(observer, cluster, &args.expect, args.timeout).await;
+        let report = look(observer, &args.expect, args.timeout).await;
         let text = render(&report, args.output)?;
         match args.output {
             Output::Table => render::print(&format!("{CLEAR}{text}"))?,

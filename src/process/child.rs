@@ -24,7 +24,7 @@ impl Child {
     /// Starts a command and writes `input` to its standard input, which is closed then. A child that ends without
     /// reading it is no error here: how it ended says more.
     ///
-    /// What the shell would report as 126 and 127 comes back as an error of the kinds `PermissionDenied` and `NotFound`.
+    /// What a shell reports as 126 and 127 comes back as an error of the kinds `PermissionDenied` and `NotFound`.
     pub async fn spawn(mut command: Command, input: &[u8]) -> io::Result<Self> {
         die_with_us(&mut command);
         let mut inner = command.process_group(0).kill_on_drop(true).stdin(Stdio::piped()).spawn()?;

@@ -101,7 +101,7 @@ pub enum Blocker {
     /// A node cannot reach another.
     Suspects(Label, Label),
     /// Two nodes claim slots; the epochs will settle it.
-    Contested(Label, Label, SlotSet),
+    Contested(Label, Label, Box<SlotSet>),
     /// A node's view of another is behind.
     Outdated(Label, Label),
     /// A node does not say ok yet.

@@ -320,7 +320,7 @@ fn notes(observation: &Observation, membership: &Membership<'_>) -> Vec<Finding>
         for moving in &member.report.myself().moving {
             notes.push(note(
                 "moving",
-                format!("{} has a slot on its way: {moving:?}", member.label()),
+                format!("{} has a slot on its way {moving}", member.label()),
                 "if nobody moves slots now, `valkey-cli --cluster fix`",
             ));
         }

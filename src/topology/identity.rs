@@ -44,6 +44,11 @@ impl ClusterId {
         valid_part(name.trim_end_matches('.')).map(Self)
     }
 
+    /// The id of a cluster that carries no mark.
+    pub fn unnamed() -> Self {
+        Self("unnamed".to_owned())
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0

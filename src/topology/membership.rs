@@ -1,7 +1,7 @@
 //! Who of those that answered is ours.
 //!
-//! A node is ours when it carries our mark, when it is tied to a node that does, or when it is blank: it knows nobody
-//! and has neither slots nor keys. A cluster without any mark is adopted when none of ours stands and everybody alive
+//! A node is ours when it carries our mark, when it is tied to a node that does, or when it knows nobody; whether a lone
+//! node may join is another question, which `plan` asks. A cluster without any mark is adopted when none of ours stands and everybody alive
 //! in it was found through our own discovery; so a foreign cluster behind an address that used to be ours is not.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,7 +95,7 @@ impl<'a> Membership<'a> {
                 _ if marked(&mark) => None,
                 Some(mark) => Some(StrangerKind::Marked(mark.cluster.clone())),
                 None if !report.name.is_empty() => Some(StrangerKind::Named(report.name.clone())),
-                None if is_blank(report) || roots_of_ours.contains(&ties.root(report.id())) || adoptable() => None,
+                None if is_lone(report) || roots_of_ours.contains(&ties.root(report.id())) || adoptable() => None,
                 None => Some(StrangerKind::Unmarked),
             };
             match stranger {
@@ -176,8 +176,12 @@ fn once_each(observation: &Observation) -> Vec<(&Peer, &NodeReport)> {
     chosen.into_values().collect()
 }
 
+fn is_lone(report: &NodeReport) -> bool {
+    report.view.others().next().is_none()
+}
+
 fn is_blank(report: &NodeReport) -> bool {
-    report.keys == 0 && report.myself().slots.is_empty() && report.view.others().next().is_none()
+    report.keys == 0 && report.myself().slots.is_empty() && is_lone(report)
 }
 
 /// Whether everybody alive in the node's view was found by our own discovery.

@@ -156,6 +156,15 @@ impl fmt::Debug for Endpoint {
     }
 }
 
+impl fmt::Display for Moving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::To(slot, node) => write!(f, "out: {slot} to {}", node.short()),
+            Self::From(slot, node) => write!(f, "in: {slot} from {}", node.short()),
+        }
+    }
+}
+
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

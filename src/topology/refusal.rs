@@ -27,14 +27,14 @@ pub enum Refusal {
         /// How many.
         keys: u64,
         /// The slots it claimed.
-        slots: SlotSet,
+        slots: Box<SlotSet>,
     },
     /// Two clusters with slots stand: to join them would delete the keys of one.
     TwoIslands {
         /// Somebody on the one, and its slots.
-        one: (Label, SlotSet),
+        one: (Label, Box<SlotSet>),
         /// Somebody on the other, and its slots.
-        other: (Label, SlotSet),
+        other: (Label, Box<SlotSet>),
     },
     /// An address of ours leads to somebody else's node, and without it we are not complete.
     Foreign(Stranger),
@@ -55,7 +55,7 @@ pub enum Refusal {
     /// Everybody is here, and yet slots belong to a node that is not.
     LostSlots {
         /// Which slots.
-        slots: SlotSet,
+        slots: Box<SlotSet>,
         /// Whose they are.
         owner: NodeId,
         /// Where it was last known to be.
@@ -75,9 +75,13 @@ impl Refusal {
     /// 30 s; and for a moment after a failover the nodes disagree.
     pub fn patience(&self) -> Duration {
         match self {
-            Self::Foreign(_) | Self::TooManyMembers { .. } | Self::LostSlots { .. } => Duration::from_secs(35),
             Self::TooOld { .. } => Duration::ZERO,
-            _ => Duration::from_secs(2),
+            Self::DataWithoutSlots { .. } | Self::OtherShards { .. } => Duration::from_secs(2),
+            Self::Foreign(_)
+            | Self::DataWithoutNodesConf { .. }
+            | Self::TwoIslands { .. }
+            | Self::TooManyMembers { .. }
+            | Self::LostSlots { .. } => Duration::from_secs(35),
         }
     }
 

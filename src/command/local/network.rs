@@ -75,8 +75,8 @@ impl Network {
             }
         }
         Err(Exit::Usage.saying(format!(
-            "port {port}, {bus_port} or {LEASE_PORT} is taken on every loopback network, perhaps by a server that listens at all \
-             addresses: choose another with --port"
+            "port {port}, {bus_port} or {LEASE_PORT} is taken on every loopback network, perhaps by a server that \
+             listens at all addresses: choose another with --port"
         )))
     }
 

@@ -4,10 +4,12 @@
 //! large one that would be thousands of handshakes, so each meets the nodes 1, 2, 4, 8 … places further round a ring,
 //! and gossip does the rest.
 
+use std::net::SocketAddr;
+
 use super::{Action, Blocker, Deed, Step};
 use crate::topology::desired::{DesiredTopology, Policy};
 use crate::topology::membership::{Member, Membership};
-use crate::topology::node::Endpoint;
+use crate::topology::node::{Endpoint, NodeEntry};
 
 /// Up to this many nodes everybody meets everybody.
 const FULL_MESH: usize = 64;
@@ -76,17 +78,15 @@ fn acquaintance(from: &Member<'_>, to: &Member<'_>) -> Acquaintance {
     let meeting = || from.report.view.is_meeting(to.address);
     match from.report.view.get(to.id()) {
         Some(entry) if !entry.is_lost() => Acquaintance::Known,
-        Some(entry) => {
-            let own = to.report.myself();
-            let at_own = entry.ip.is_some() && entry.ip == own.ip && entry.port == own.port;
-            let at_address = entry.ip == Some(to.address.ip()) && entry.port == to.address.port();
-            match !entry.flags.without_address && (at_own || at_address) {
-                true => Acquaintance::Known,
-                false if meeting() => Acquaintance::Meeting,
-                false => Acquaintance::Moved,
-            }
-        }
+        // What a node says of its own address does not count: after a move it does not know the new one yet.
+        Some(entry) if is_at(entry, to.address) => Acquaintance::Known,
+        Some(_) if meeting() => Acquaintance::Meeting,
+        Some(_) => Acquaintance::Moved,
         None if meeting() => Acquaintance::Meeting,
         None => Acquaintance::Unknown,
     }
+}
+
+fn is_at(entry: &NodeEntry, address: SocketAddr) -> bool {
+    !entry.flags.without_address && entry.ip == Some(address.ip()) && entry.port == address.port()
 }

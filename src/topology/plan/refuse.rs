@@ -39,16 +39,17 @@ fn data_without_nodes_conf(membership: &Membership<'_>, desired: &DesiredTopolog
         (lone && member.report.keys > 0 && owns_slots(member) && !whole).then(|| Refusal::DataWithoutNodesConf {
             node: member.label(),
             keys: member.report.keys,
-            slots,
+            slots: Box::new(slots),
         })
     })
 }
 
 fn two_islands(membership: &Membership<'_>) -> Option<Refusal> {
-    let mut islands: BTreeMap<NodeId, (Label, SlotSet)> = BTreeMap::new();
+    let mut islands: BTreeMap<NodeId, (Label, Box<SlotSet>)> = BTreeMap::new();
     for member in membership.members.iter().filter(|member| owns_slots(member)) {
-        let (_, slots) =
-            islands.entry(membership.islands.root(member.id())).or_insert_with(|| (member.label(), SlotSet::EMPTY));
+        let (_, slots) = islands
+            .entry(membership.islands.root(member.id()))
+            .or_insert_with(|| (member.label(), Box::new(SlotSet::EMPTY)));
         slots.add(&member.report.myself().slot_set());
     }
     let mut islands = islands.into_values();
@@ -80,7 +81,7 @@ fn lost_slots(membership: &Membership<'_>) -> Option<Refusal> {
         }
     }
     let (owner, (slots, endpoint)) = lost.into_iter().next()?;
-    Some(Refusal::LostSlots { slots, owner, endpoint })
+    Some(Refusal::LostSlots { slots: Box::new(slots), owner, endpoint })
 }
 
 fn other_shape(membership: &Membership<'_>, desired: &DesiredTopology) -> Option<Refusal> {

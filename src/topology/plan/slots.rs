@@ -58,7 +58,7 @@ fn contested(membership: &Membership<'_>) -> Option<Vec<Blocker>> {
         for (other, theirs) in &seen {
             let both = slots.and(theirs);
             if !both.is_empty() {
-                blockers.push(Blocker::Contested(other.label(), member.label(), both));
+                blockers.push(Blocker::Contested(other.label(), member.label(), Box::new(both)));
             }
         }
         seen.push((member, slots));

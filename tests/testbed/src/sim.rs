@@ -4,15 +4,15 @@
 //! epochs and their collisions, slot conflicts, failure detection, the delays before a primary says ok, replicas that
 //! copy. Left out are automatic failover and moving slots. Every process remembers what a nodes.conf holds.
 
+pub mod bootstrap;
 mod bus;
 mod command;
 mod form;
+pub mod history;
 mod learn;
 mod node;
 mod observe;
 mod pieces;
-pub mod bootstrap;
-pub mod history;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -80,7 +80,18 @@ impl Sim {
         let server = Server::blank(self.new_id(), self.pieces.count(), file);
         let next_tick = Duration::ZERO;
         let (is_up, generation, side) = (false, 0, 0);
-        self.hosts.push(Host { pod, address, is_foreign, is_up, file, mark: None, server, generation, side, next_tick });
+        self.hosts.push(Host {
+            pod,
+            address,
+            is_foreign,
+            is_up,
+            file,
+            mark: None,
+            server,
+            generation,
+            side,
+            next_tick,
+        });
         self.hosts.len() - 1
     }
 

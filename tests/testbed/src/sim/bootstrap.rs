@@ -9,7 +9,7 @@ use valkeeper::topology::{Action, Decision, DesiredTopology, Observation, Policy
 
 use super::Sim;
 
-/// What decides: [`valkeeper::topology::plan`], or something that is to be found out.
+/// What decides: [`valkeeper::topology::plan()`], or something that is to be found out.
 pub type PlanFn = fn(&Observation, &DesiredTopology, &Policy) -> Decision;
 
 /// How fast and how well a planner sees and acts.
@@ -34,6 +34,8 @@ pub struct Bootstrap {
     pub pace: Pace,
     /// How many rounds it has planned.
     pub rounds: u32,
+    /// When it last looked.
+    pub seen: Duration,
     desired: DesiredTopology,
     policy: Policy,
     plan: PlanFn,
@@ -56,9 +58,9 @@ pub enum Event {
     /// It has asked everybody.
     Observed,
     /// It has decided, on what it saw some time ago.
-    Planned(Box<Observation>, Decision),
+    Planned(Box<Observation>, Box<Decision>),
     /// It has done an action, or the server did not want it.
-    Acted(StageKind, Action, Result<(), String>),
+    Acted(StageKind, Box<Action>, Result<(), String>),
     /// It is over.
     Ended(End),
 }
@@ -69,7 +71,7 @@ pub enum End {
     /// The cluster stands.
     Converged,
     /// The refusal stood for as long as it must.
-    Refused(Refusal),
+    Refused(Box<Refusal>),
 }
 
 impl Pace {
@@ -86,7 +88,7 @@ impl Bootstrap {
     /// A planner that starts now.
     pub fn new(plan: PlanFn, desired: DesiredTopology, policy: Policy, pace: Pace, seed: u64, now: Duration) -> Self {
         let random = Rng::with_seed(seed);
-        Self { next: now, pace, rounds: 0, desired, policy, plan, phase: Phase::Look, refused: None, random }
+        Self { next: now, pace, rounds: 0, seen: now, desired, policy, plan, phase: Phase::Look, refused: None, random }
     }
 
     /// Does the step that is due, at the simulator's time.
@@ -94,6 +96,7 @@ impl Bootstrap {
         match std::mem::replace(&mut self.phase, Phase::Over) {
             Phase::Look => {
                 self.phase = Phase::Think(sim.observe(self.pace.loss));
+                self.seen = sim.now;
                 self.next = sim.now + self.up_to(self.pace.think);
                 Event::Observed
             }
@@ -101,19 +104,19 @@ impl Bootstrap {
                 self.rounds += 1;
                 let decision = (self.plan)(&observation, &self.desired, &self.policy);
                 self.take(&decision, sim.now);
-                Event::Planned(Box::new(observation), decision)
+                Event::Planned(Box::new(observation), Box::new(decision))
             }
             Phase::Act(kind, mut actions) => match actions.pop() {
                 Some(action) => {
                     let result = sim.execute(&action);
                     self.next = sim.now + self.up_to(self.pace.act);
                     self.phase = if actions.is_empty() { Phase::Look } else { Phase::Act(kind, actions) };
-                    Event::Acted(kind, action, result)
+                    Event::Acted(kind, Box::new(action), result)
                 }
                 None => self.look_again(sim.now),
             },
             Phase::Over => Event::Ended(match &self.refused {
-                Some((refusal, _)) => End::Refused(refusal.clone()),
+                Some((refusal, _)) => End::Refused(Box::new(refusal.clone())),
                 None => End::Converged,
             }),
         }

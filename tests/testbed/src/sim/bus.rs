@@ -90,6 +90,8 @@ impl Sim {
     fn look_after(&mut self, at: usize, key: u32, timeout: Duration) {
         let now = self.now;
         let is_voter = self.hosts[at].server.is_voter();
+        let link = self.hosts[at].server.by_key(key).and_then(|known| known.link);
+        let is_open = link.is_some_and(|link| self.is_alive(link) && self.can_talk(at, link.host));
         let Some(known) = self.hosts[at].server.by_key(key) else { return };
         if known.id.is_none() || known.address.is_none() {
             return;
@@ -104,6 +106,8 @@ impl Sim {
         }
         match known.ping_sent {
             None if known.link.is_some() && waited(known.pong) > timeout / 2 => self.send(at, key, Kind::Ping),
+            // What a partition swallowed TCP sends again.
+            Some(_) if is_open => self.send(at, key, Kind::Ping),
             Some(sent) if waited(sent).min(waited(known.heard)) > timeout && !known.is_lost() => {
                 known.is_suspected = true;
                 let id = known.id;
@@ -136,6 +140,7 @@ impl Sim {
         let now = self.now;
         let address = self.hosts[at].address;
         let server = &mut self.hosts[at].server;
+        let me = server.id;
         if kind == Kind::Meet || server.ip.is_none() {
             server.ip = Some(address);
         }
@@ -147,7 +152,7 @@ impl Sim {
                 }
                 self.learn(at, message);
             }
-            None if kind == Kind::Meet && message.id != server.id => {
+            None if kind == Kind::Meet && message.id != me => {
                 let under_way = |id: Option<Id>, there| id.is_none() && there == Some(message.address);
                 if !server.known.iter().any(|known| under_way(known.id, known.address)) {
                     server.note(None, message.address, Part::Primary, now);
@@ -226,7 +231,10 @@ impl Sim {
         (known.is_suspected, known.failed) = (false, Some(now));
         let (me, links) = (server.id, server.known.iter().filter_map(|known| known.link).collect::<Vec<_>>());
         self.update_state(at);
-        for link in links.into_iter().filter(|link| self.is_alive(*link) && self.can_talk(at, link.host)) {
+        for link in links {
+            if !self.is_alive(link) || !self.can_talk(at, link.host) {
+                continue;
+            }
             let peer = &mut self.hosts[link.host].server;
             if peer.get(me).is_some()
                 && let Some(known) = peer.get_mut(id)

@@ -94,9 +94,8 @@ impl Sim {
     pub fn write(&mut self, at: usize, piece: usize) -> bool {
         let host = &self.hosts[at];
         let server = &host.server;
-        let follows = |other: &&Host| {
-            other.is_up && other.server.follows == Some(server.id) && other.server.synced.is_some()
-        };
+        let follows =
+            |other: &&Host| other.is_up && other.server.follows == Some(server.id) && other.server.synced.is_some();
         let good = self.hosts.iter().filter(follows).count();
         let is_open = good >= usize::try_from(server.settings.min_replicas_to_write).unwrap_or(usize::MAX);
         let owns = server.follows.is_none() && server.owners[piece] == Some(server.id);

@@ -33,12 +33,30 @@ impl Sim {
         }
     }
 
+    /// The server of a pod that is down loses its nodes.conf and keeps its data: it claims the slots of its keys
+    /// (`verifyClusterConfigWithData`).
+    pub fn lose_nodes_conf(&mut self, at: usize) {
+        let keys = std::mem::take(&mut self.hosts[at].server.keys);
+        self.lose_disk(at);
+        let server = &mut self.hosts[at].server;
+        let id = server.id;
+        server.owners = keys.iter().map(|keys| (*keys > 0).then_some(id)).collect();
+        server.keys = keys;
+    }
+
+    /// Puts so many keys on a server: into the slots it owns, or, where it owns none, beside all slots.
+    pub fn put_keys(&mut self, at: usize, keys: u64) {
+        let server = &mut self.hosts[at].server;
+        let own = server.own_slots();
+        let homes: Vec<usize> = (0..server.keys.len()).filter(|piece| own == 0 || own & 1 << piece != 0).collect();
+        homes.iter().cycle().zip(0..keys).for_each(|(home, _)| server.keys[*home] += 1);
+    }
+
     /// Which of so many shards each piece belongs to.
     fn owners_by_share(&self, shards: u16) -> Vec<usize> {
-        let shares: Vec<_> = (0..shards)
-            .filter_map(|index| self.pieces.set(&[SlotRange::share(index, shards)?]))
-            .collect();
-        let owner = |piece| shares.iter().position(|share| share & 1 << piece != 0).unwrap_or(0);
+        let shares: Vec<_> =
+            (0..shards).filter_map(|index| self.pieces.set(&[SlotRange::share(index, shards)?])).collect();
+        let owner = |piece: usize| shares.iter().position(|share| *share & (1u64 << piece) != 0).unwrap_or(0);
         (0..self.pieces.count()).map(owner).collect()
     }
 }

@@ -65,13 +65,19 @@ struct History {
 /// Runs the history of a seed; where it breaks a promise it is run again to be told.
 pub fn run(seed: u64, plan: PlanFn) -> Result<Summary, Box<Failure>> {
     History::new(seed, plan, None).run().map_err(|_| {
-        let mut told = History::new(seed, plan, Some(Vec::new()));
-        let violation = match told.run() {
-            Err(violation) => violation,
-            Ok(_) => Violation { rule: Rule::Fickle, detail: "the history went otherwise the second time".to_owned() },
-        };
-        Box::new(Failure { seed, violation, trace: told.trace.unwrap_or_default() })
+        let (outcome, trace) = tell(seed, plan);
+        let violation = outcome.err().unwrap_or_else(|| Violation {
+            rule: Rule::Fickle,
+            detail: "the history went otherwise the second time".to_owned(),
+        });
+        Box::new(Failure { seed, violation, trace })
     })
+}
+
+/// Runs the history of a seed and tells it, a line for each thing that happened.
+pub fn tell(seed: u64, plan: PlanFn) -> (Result<Summary, Violation>, Vec<String>) {
+    let mut history = History::new(seed, plan, Some(Vec::new()));
+    (history.run(), history.trace.unwrap_or_default())
 }
 
 impl History {
@@ -100,6 +106,7 @@ impl History {
         if self.planners.is_empty() {
             self.start_planner();
         }
+        self.faults.calm();
         for planner in &mut self.planners {
             planner.pace = Pace::BRISK;
             planner.next = planner.next.min(stopped + Duration::from_secs(2));
@@ -110,8 +117,10 @@ impl History {
             let late = due > stopped + BOUND;
             judge::broken(late, Rule::Unfinished, || self.stuck())?;
             self.sim.run_until(due.max(self.sim.now));
-            end = self.step_planner()?.or(end);
-            // What ended before the last of them cannot know what the last of them did.
+            // Who looked before faults stopped does not know how they left the world.
+            if let Some((seen, last)) = self.step_planner()? {
+                end = Some(last).filter(|_| seen >= stopped).or(end);
+            }
             if self.planners.is_empty() && end.is_none() {
                 self.start_planner();
             }
@@ -134,8 +143,8 @@ impl History {
         Ok(true)
     }
 
-    /// Has the planner whose turn it is do its step; says how it ended where it did.
-    fn step_planner(&mut self) -> Result<Option<End>, Violation> {
+    /// Has the planner whose turn it is do its step; says how it ended, and when it last looked, where it did.
+    fn step_planner(&mut self) -> Result<Option<(Duration, End)>, Violation> {
         let first = self.planners.iter().enumerate().min_by_key(|(_, planner)| planner.next).map(|(place, _)| place);
         let Some(place) = first else { return Ok(None) };
         let event = self.planners[place].step(&mut self.sim);
@@ -147,7 +156,7 @@ impl History {
                 self.judge.planned(&self.sim, &observation, &decision)?;
                 if self.rounds.is_multiple_of(8) {
                     let again = (self.plan)(&observation, &self.desired, &self.policy);
-                    judge::broken(again != decision, Rule::Fickle, || format!("{decision}, then {again}"))?;
+                    judge::broken(again != *decision, Rule::Fickle, || format!("{decision}, then {again}"))?;
                 }
                 Ok(None)
             }
@@ -164,8 +173,7 @@ impl History {
             }
             Event::Ended(end) => {
                 self.tell(|_| format!("planner {place} is over: {end:?}"));
-                self.planners.remove(place);
-                Ok(Some(end))
+                Ok(Some((self.planners.remove(place).seen, end)))
             }
         }
     }
@@ -182,7 +190,9 @@ impl History {
                     self.sim.run_until(self.sim.now + wait);
                     let observation = self.sim.observe(0.0);
                     let decision = (self.plan)(&observation, &self.desired, &self.policy);
-                    let left = !matches!(decision, Decision::Converged(_));
+                    // A link that broke in the last moment of the faults may be noticed only now.
+                    let is_fresh = wait < Duration::from_secs(1) && matches!(decision, Decision::Wait(_));
+                    let left = !is_fresh && !matches!(decision, Decision::Converged(_));
                     judge::broken(left, Rule::LeftConverged, || decision.to_string())?;
                     self.judge.glance(&self.sim)?;
                 }

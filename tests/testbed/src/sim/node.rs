@@ -233,9 +233,8 @@ impl Server {
 
     /// How many primaries own slots in this view, and how many of them are thought reachable.
     pub(super) fn voters(&self) -> (usize, usize) {
-        let voting = |known: &&Known| {
-            known.role == Part::Primary && known.id.is_some_and(|id| self.owners.contains(&Some(id)))
-        };
+        let voting =
+            |known: &&Known| known.role == Part::Primary && known.id.is_some_and(|id| self.owners.contains(&Some(id)));
         let own = usize::from(self.is_voter());
         let others = self.known.iter().filter(voting).count();
         let reachable = self.known.iter().filter(voting).filter(|known| !known.is_lost()).count();

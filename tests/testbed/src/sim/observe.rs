@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use valkeeper::topology::node::Flags;
 use valkeeper::topology::parse::{ClusterInfo, ReplicaLink, Replication};
-use valkeeper::topology::{
-    NodeEntry, NodeId, NodeReport, Observation, Peer, Role, Silence, Version, View,
-};
+use valkeeper::topology::{NodeEntry, NodeId, NodeReport, Observation, Peer, Role, Silence, Version, View};
 
 use super::node::{Known, Part};
 use super::{BUS_PORT, PORT, Shown, Sim};

@@ -48,7 +48,8 @@ impl Pieces {
         let mut set = 0;
         for range in ranges {
             let inside = |piece: &SlotRange| range.first() <= piece.first() && piece.last() <= range.last();
-            let part = self.ranges.iter().enumerate().filter(|(_, piece)| inside(piece)).fold(0, |s, (n, _)| s | 1 << n);
+            let part =
+                self.ranges.iter().enumerate().filter(|(_, piece)| inside(piece)).fold(0, |s, (n, _)| s | 1 << n);
             if self.slots(part) != range.last().number() - range.first().number() + 1 {
                 return None;
             }

@@ -62,10 +62,6 @@ impl Faults {
             };
             to_come.push((at(random, length), fault));
         }
-        if setting.is_hijacked {
-            let pod = random.choice(&setting.pods).copied().unwrap_or(0);
-            to_come.push((Duration::ZERO, Fault::Dns(pod, Lie::Foreign)));
-        }
         if setting.kind == Kind::Formed && random.bool() {
             let when = at(random, length);
             for pod in &setting.pods {
@@ -79,6 +75,11 @@ impl Faults {
         let slowness = Duration::from_millis(random.choice([20, 20, 400, 4_000]).unwrap_or(20));
         to_come.sort_by_key(|(when, _)| std::cmp::Reverse(*when));
         Self { to_come, loss, slowness }
+    }
+
+    /// No answer is lost any more, and nothing is slow.
+    pub(super) fn calm(&mut self) {
+        (self.loss, self.slowness) = (0.0, Pace::BRISK.think);
     }
 
     pub(super) fn next(&self) -> Option<Duration> {
@@ -138,9 +139,7 @@ impl History {
                     Lie::Nothing => Shown::Nothing,
                 };
                 self.set_zone(pod, shown);
-                if !self.setting.is_hijacked {
-                    self.faults.later(soon, Fault::Truth(pod));
-                }
+                self.faults.later(soon, Fault::Truth(pod));
             }
             Fault::Truth(pod) => self.set_zone(pod, Shown::Current),
             Fault::Part(pod) => {
@@ -171,9 +170,7 @@ impl History {
             if !self.sim.hosts[pod].is_up {
                 self.sim.start(pod);
             }
-            if !self.setting.is_hijacked {
-                self.set_zone(pod, Shown::Current);
-            }
+            self.set_zone(pod, Shown::Current);
         }
     }
 
@@ -182,11 +179,14 @@ impl History {
     }
 
     fn show(&mut self, pod: usize, from: Shown, to: Shown) {
-        self.sim.zone.iter_mut().filter(|entry| **entry == (pod, from)).for_each(|entry| entry.1 = to);
+        if self.sim.zone.contains(&(pod, from)) {
+            self.set_zone(pod, to);
+        }
     }
 
     fn set_zone(&mut self, pod: usize, to: Shown) {
-        self.sim.zone.iter_mut().filter(|(host, _)| *host == pod).for_each(|entry| entry.1 = to);
+        let is_free = |pod| self.setting.hijacked != Some(pod);
+        self.sim.zone.iter_mut().filter(|(host, _)| *host == pod && is_free(pod)).for_each(|entry| entry.1 = to);
     }
 
     /// Whether the pod's disk holds nothing that is nowhere else.
@@ -223,7 +223,16 @@ impl History {
                 let is_lowered = |pod: &usize| {
                     self.sim.hosts[*pod].server.settings.node_timeout != self.sim.hosts[*pod].file.node_timeout
                 };
-                self.exposed += u64::from(self.setting.pods.iter().any(is_lowered));
+                if let Some(lowered) = self.setting.pods.iter().copied().find(is_lowered) {
+                    self.exposed += 1;
+                    self.tell(|history| {
+                        format!(
+                            "{} takes a write while {} is lowered",
+                            name(&history.sim, at),
+                            name(&history.sim, lowered)
+                        )
+                    });
+                }
                 self.judge.wrote(&self.sim, at, piece)?;
             }
         }

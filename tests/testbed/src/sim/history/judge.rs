@@ -208,9 +208,9 @@ fn assigned(sim: &Sim) -> PieceSet {
 
 /// What anybody of ours was seen to know an owner of.
 fn seen_owned(sim: &Sim, observation: &Observation) -> PieceSet {
-    let ours = observation.reports().filter(|(_, report)| {
-        host_of(sim, report.id()).is_none_or(|at| !sim.hosts[at].is_foreign)
-    });
+    let ours = observation
+        .reports()
+        .filter(|(_, report)| host_of(sim, report.id()).is_none_or(|at| !sim.hosts[at].is_foreign));
     ours.flat_map(|(_, report)| report.view.entries())
         .filter_map(|entry| sim.pieces.set(&entry.slots))
         .fold(0, |set, more| set | more)

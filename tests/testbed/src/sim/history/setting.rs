@@ -39,8 +39,8 @@ pub struct Setting {
     pub foreign: Vec<usize>,
     /// The cluster that each pod belongs to from the beginning, 0 where to none.
     pub islands: Vec<u8>,
-    /// Whether DNS leads to somebody else's node for ever.
-    pub is_hijacked: bool,
+    /// The pod whose name leads to somebody else's node for ever.
+    pub hijacked: Option<usize>,
 }
 
 const OURS: &str = "valkey.test";
@@ -59,7 +59,7 @@ impl Setting {
         let shards = shape.shards.get();
         let desired = DesiredTopology { cluster: ClusterId::new(OURS).expect("a cluster id"), shape };
         let policy = Policy { hurry: random.u8(..5) > 0 };
-        let mut sim = Sim::new(random.u64(..), Pieces::of(&[shards, shards.div_ceil(2), 3]));
+        let mut sim = Sim::new(random.u64(..), Pieces::of(&[shards, shards.div_ceil(2), 3, 1]));
         let file = Settings {
             node_timeout: Duration::from_millis(random.choice([15_000, 15_000, 5_000, 2_000, 300]).unwrap_or(15_000)),
             min_replicas_to_write: u32::from(shape.replicas > 0 && random.u8(..4) == 0),
@@ -82,14 +82,19 @@ impl Setting {
             Kind::TwoIslands => {
                 let (one, other) = pods.split_at(pods.len().div_ceil(2));
                 for (number, island) in (1..).zip([one, other]) {
-                    sim.form(island, shards.div_ceil(2), OURS, true);
+                    let most = u16::try_from(island.len()).unwrap_or(u16::MAX);
+                    sim.form(island, shards.div_ceil(2).min(most), OURS, true);
                     island.iter().for_each(|pod| islands[*pod] = number);
                 }
             }
             Kind::StrayKeys => sim.hosts[random.usize(..pods.len())].server.keys[0] = 7,
         }
-        let is_hijacked = kind == Kind::Beside && random.u8(..3) == 0;
-        (Self { kind, desired, policy, pods, foreign, islands, is_hijacked }, sim)
+        let victim = random.choice(&pods).copied();
+        let hijacked = victim.filter(|_| kind == Kind::Beside && random.u8(..3) == 0);
+        if let (Some(pod), Some(stranger)) = (hijacked, foreign.first()) {
+            sim.zone[pod].1 = Shown::Other(sim.hosts[*stranger].address);
+        }
+        (Self { kind, desired, policy, pods, foreign, islands, hijacked }, sim)
     }
 
     /// Whether a refusal is right now that faults have stopped.
@@ -98,7 +103,7 @@ impl Setting {
             let server = &sim.hosts[*at].server;
             server.follows.is_none() && server.key_count() > 0 && server.own_slots() == 0
         };
-        self.is_hijacked || self.kind == Kind::TwoIslands || self.pods.iter().any(stray)
+        self.hijacked.is_some() || self.kind == Kind::TwoIslands || self.pods.iter().any(stray)
     }
 }
 
@@ -116,6 +121,9 @@ impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hurry = if self.policy.hurry { "in a hurry" } else { "not in a hurry" };
         write!(f, "{:?}, {}, {hurry}", self.kind, self.desired.shape)?;
-        if self.is_hijacked { f.write_str(", DNS leads to somebody else for ever") } else { Ok(()) }
+        match self.hijacked {
+            Some(pod) => write!(f, ", DNS leads to somebody else instead of pod {pod} for ever"),
+            None => Ok(()),
+        }
     }
 }

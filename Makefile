@@ -1,0 +1,77 @@
+# Every chore has its target here; `make` lists them. Needs a Rust toolchain (with a C compiler to link, as Rust does),
+# make, bash, and for the servers under test a Debian machine; no root.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+CARGO ?= cargo
+# .cargo/config.toml names the target, so that what is built is in a folder of that name.
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+BINARY := $(abspath $(or $(CARGO_TARGET_DIR),target))/$(HOST)/release/valkeeper
+VALKEY := $(CURDIR)/target/valkey
+SCRIPTS := .ci/run $(wildcard scripts/*.sh)
+
+# Tests, benches and the testbed have threads, children and a real clock of their own, and a test that is wrong about
+# its own premises should panic. The program itself keeps every rule of clippy.toml and of [workspace.lints].
+IN_TESTS := disallowed_methods disallowed_types unwrap_used expect_used panic indexing_slicing print_stdout print_stderr
+ALLOW_IN_TESTS := $(IN_TESTS:%=--allow clippy::%)
+
+.PHONY: help
+help: ## List the targets (default)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: demo
+demo: valkey build ## See a cluster formed, broken and healed on this machine
+	VALKEEPER='$(BINARY)' VALKEY_BIN='$(VALKEY)/9.1/bin' scripts/demo.sh
+
+# The release binary is built first: one test looks at it.
+.PHONY: test
+test: valkey build ## Run all tests, on every version of the server
+	VALKEEPER_RELEASE_BINARY='$(BINARY)' scripts/summarise-tests.sh \
+	    $(CARGO) test --workspace --all-features --no-fail-fast
+
+.PHONY: lint
+lint: ## Formatting, clippy, rustdoc; shellcheck and cargo-deny where they are installed
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --package valkeeper --lib --bins --no-deps -- --deny warnings
+	$(CARGO) clippy --package valkeeper --lib --bins --no-deps --no-default-features -- --deny warnings
+	$(CARGO) clippy --workspace --all-targets --all-features --no-deps -- --deny warnings $(ALLOW_IN_TESTS)
+	RUSTDOCFLAGS='--deny warnings' $(CARGO) doc --workspace --all-features --no-deps
+	@if command -v shellcheck >/dev/null; then set -x; shellcheck $(SCRIPTS); \
+	    else echo 'shellcheck is not installed: the scripts are not checked'; fi
+	@if $(CARGO) deny --version >/dev/null 2>&1; then set -x; $(CARGO) deny --all-features check; \
+	    else echo 'cargo-deny is not installed: licences and advisories are not checked'; fi
+
+.PHONY: bench
+bench: valkey build ## Measure what is promised about speed
+	VALKEEPER_RELEASE_BINARY='$(BINARY)' $(CARGO) bench --package valkeeper
+
+.PHONY: docs
+docs: build ## Write docs/cli.md from --help, and the API documentation
+	scripts/help-to-markdown.sh '$(BINARY)' >docs/cli.md.new
+	mv docs/cli.md.new docs/cli.md
+	$(CARGO) doc --workspace --all-features --no-deps
+
+.PHONY: docs-check
+docs-check: build ## Check that docs/cli.md says what --help says
+	@scripts/help-to-markdown.sh '$(BINARY)' | diff --unified docs/cli.md - || \
+	    { echo 'docs/cli.md is behind the program: run `make docs`' >&2; exit 1; }
+
+.PHONY: valkey
+valkey: ## Unpack Valkey 8.0, 8.1 and 9.1 into target/valkey, where they are missing
+	scripts/fetch-valkey.sh 8.0 8.1 9.1
+
+.PHONY: build
+build: ## Build the static release binary
+	$(CARGO) build --release --package valkeeper
+	@echo '$(BINARY)'
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+.PHONY: clean
+clean: ## Remove everything that was built, and the servers in target/valkey
+	$(CARGO) clean
+	rm -rf '$(VALKEY)'
