@@ -193,8 +193,8 @@ fn refused(decision: &Decision) -> Failure {
 async fn give_back(observer: &mut Observer, desired: &DesiredTopology) {
     const LIMIT: Duration = Duration::from_secs(3);
     let put_back = async {
-        let observation = observer.round(Instant::now() + LIMIT).await;
-        if let Some(stage) = restore(&observation, desired) {
+        let deadline = Instant::now() + LIMIT;
+        while let Some(stage) = restore(&observer.round(deadline).await, desired) {
             tracing::info!(stage = %stage.kind, "{stage}");
             observer.execute(&stage).await;
         }

@@ -70,7 +70,8 @@ pub enum Deed {
     /// CONFIG SET of a mark that keeps the settings as they were, and of lowered ones, in one command; only while the
     /// node still knows of no slot and no key.
     Lower(Mark, Settings),
-    /// CONFIG SET of the mark and of the settings as they were, in one command.
+    /// CONFIG SET of the mark and of settings as they were, in one command: first the node timeout, and with the bare mark
+    /// the rest.
     Restore(Mark, Settings),
     /// CLUSTER SET-CONFIG-EPOCH.
     SetEpoch(u64),
@@ -157,9 +158,10 @@ impl fmt::Display for Action {
                 "{node} is named {mark}, with a node timeout of {} ms while nothing is stored",
                 settings.node_timeout.as_millis()
             ),
-            Deed::Restore(_, settings) => {
-                write!(f, "{node} gets its node timeout of {} ms back", settings.node_timeout.as_millis())
-            }
+            Deed::Restore(mark, settings) => match mark.forming {
+                Some(_) => write!(f, "{node} gets its node timeout of {} ms back", settings.node_timeout.as_millis()),
+                None => write!(f, "{node} takes writes"),
+            },
             Deed::SetEpoch(epoch) => write!(f, "{node} gets epoch {epoch}"),
             Deed::Meet(_, endpoint) => write!(f, "{node} meets {endpoint}"),
             Deed::AddSlots(ranges) => write!(f, "{node} gets the slots {}", ranges.iter().collect::<SlotSet>()),

@@ -2,7 +2,7 @@
 //!
 //! The bus has no cluster name, so each node of ours carries one: `CLUSTER-ID/POD` in
 //! `cluster-announce-human-nodename`. While a cluster is being formed a third part,
-//! `CLUSTER-ID/POD/TIMEOUT-REPLICAS-DELAY`, keeps the settings that forming lowered. It is set in the same CONFIG SET
+//! `CLUSTER-ID/POD/TIMEOUT-REPLICAS-LAG-DELAY`, keeps the settings that forming lowered. It is set in the same CONFIG SET
 //! that lowers them, so whoever comes next, also after a crash, can put them back.
 
 use std::fmt;
@@ -27,13 +27,15 @@ pub struct Mark {
     pub forming: Option<Settings>,
 }
 
-/// The three server settings that forming changes for its short while.
+/// The server settings that forming changes for its short while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `cluster-node-timeout`.
     pub node_timeout: Duration,
     /// `min-replicas-to-write`.
     pub min_replicas_to_write: u32,
+    /// `min-replicas-max-lag`; at 0 the server passes `min-replicas-to-write` over.
+    pub replicas_max_lag: Duration,
     /// `repl-diskless-sync-delay`.
     pub sync_delay: Duration,
 }
@@ -95,11 +97,28 @@ impl Mark {
 }
 
 impl Settings {
+    /// A `min-replicas-to-write` that no primary can satisfy: no client writes.
+    pub const NO_WRITES: u32 = i32::MAX.unsigned_abs();
+
+    /// What the server has where its configuration file says nothing.
+    pub const DEFAULT: Self = Self {
+        node_timeout: Duration::from_secs(15),
+        min_replicas_to_write: 0,
+        replicas_max_lag: Duration::from_secs(10),
+        sync_delay: Duration::from_secs(5),
+    };
+
+    /// Whether these were lowered by us: nobody else asks for so many replicas.
+    pub fn are_lowered(&self) -> bool {
+        self.min_replicas_to_write == Self::NO_WRITES
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split('-').map(|part| part.parse::<u64>().ok());
         let settings = Self {
             node_timeout: Duration::from_millis(numbers.next()??),
             min_replicas_to_write: numbers.next()??.try_into().ok()?,
+            replicas_max_lag: Duration::from_secs(numbers.next()??),
             sync_delay: Duration::from_secs(numbers.next()??),
         };
         numbers.next().is_none().then_some(settings)
@@ -138,7 +157,8 @@ impl fmt::Display for Mark {
 
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}", self.node_timeout.as_millis(), self.min_replicas_to_write, self.sync_delay.as_secs())
+        let [lag, delay] = [self.replicas_max_lag, self.sync_delay].map(|time| time.as_secs());
+        write!(f, "{}-{}-{lag}-{delay}", self.node_timeout.as_millis(), self.min_replicas_to_write)
     }
 }
 
@@ -150,8 +170,8 @@ mod tests {
     fn a_mark_reads_back_as_it_was_written() {
         for text in [
             "valkey-headless.test.svc.cluster.local/valkey-0",
-            "valkey-headless/valkey-0/15000-0-5",
-            "valkey-headless//15000-0-5",
+            "valkey-headless/valkey-0/15000-0-10-5",
+            "valkey-headless//15000-0-10-5",
             "valkey-headless/",
         ] {
             assert_eq!(Mark::parse(text).map(|mark| mark.to_string()).as_deref(), Some(text));
@@ -160,7 +180,9 @@ mod tests {
 
     #[test]
     fn what_is_not_quite_a_mark_is_none() {
-        for text in ["", "valkey-0", "/valkey-0", "a/b/c", "a/b/1-2", "a/b/1-2-3-4", "a/b/1-2-3/d", "a/b c", "ä/b"] {
+        for text in
+            ["", "valkey-0", "/valkey-0", "a/b/c", "a/b/1-2-3", "a/b/1-2-3-4-5", "a/b/1-2-3-4/d", "a/b c", "ä/b"]
+        {
             assert_eq!(Mark::parse(text), None, "{text}");
         }
     }

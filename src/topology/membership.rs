@@ -186,7 +186,10 @@ fn is_blank(report: &NodeReport) -> bool {
 
 /// Whether everybody alive in the node's view was found by our own discovery.
 fn knows_only(report: &NodeReport, observed: &BTreeSet<NodeId>) -> bool {
-    report.view.others().all(|other| observed.contains(&other.id) || other.flags.failed || other.flags.without_address)
+    report
+        .view
+        .others()
+        .all(|other| observed.contains(&other.id) || other.flags.failed || (other.is_lost() && other.slots.is_empty()))
 }
 
 /// Where two members claim one pod name, DNS decides for both.

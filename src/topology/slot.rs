@@ -145,8 +145,13 @@ impl SlotSet {
 impl<'a> FromIterator<&'a SlotRange> for SlotSet {
     fn from_iter<I: IntoIterator<Item = &'a SlotRange>>(ranges: I) -> Self {
         let mut set = Self::EMPTY;
-        for slot in ranges.into_iter().flat_map(|range| range.slots()) {
-            set.insert(slot);
+        for range in ranges {
+            let (first, last) = (usize::from(range.first.0), usize::from(range.last.0));
+            for (index, word) in set.words.iter_mut().enumerate().take(last / 64 + 1).skip(first / 64) {
+                let low = first.saturating_sub(index * 64);
+                let high = (last - index * 64).min(63);
+                *word |= (u64::MAX << low) & (u64::MAX >> (63 - high));
+            }
         }
         set
     }

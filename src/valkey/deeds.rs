@@ -5,14 +5,21 @@ use redis::{Cmd, Pipeline};
 use super::Outcome;
 use super::connection::Connection;
 use super::error::outcome;
-use super::report::{MIN_REPLICAS, NAME, NODE_TIMEOUT, SYNC_DELAY};
+use super::report::{MAX_LAG, MIN_REPLICAS, NAME, NODE_TIMEOUT, SYNC_DELAY};
 use crate::topology::decision::{Action, Deed};
 use crate::topology::identity::{Mark, Settings};
 use crate::topology::parse::ClusterInfo;
 
 pub(super) async fn execute<'s>(connection: &mut Connection, actions: Vec<&'s Action>) -> Vec<(&'s Action, Outcome)> {
-    let lowers = actions.iter().any(|action| matches!(action.deed, Deed::Lower(..)));
-    if lowers && let Err(why) = is_still_empty(connection).await {
+    let mut allowed = Ok(());
+    for action in &actions {
+        allowed = match &action.deed {
+            Deed::Lower(..) => is_still_empty(connection).await,
+            Deed::Announce(_) => is_not_lowered(connection).await,
+            _ => continue,
+        };
+    }
+    if let Err(why) = allowed {
         return actions.into_iter().map(|action| (action, why.clone())).collect();
     }
     let mut commands = Pipeline::with_capacity(actions.len());
@@ -45,6 +52,19 @@ async fn is_still_empty(connection: &mut Connection) -> Result<(), Outcome> {
     }
 }
 
+/// A bare mark must not take the place of one that another run has just set together with lowered settings.
+async fn is_not_lowered(connection: &mut Connection) -> Result<(), Outcome> {
+    let mut commands = redis::pipe();
+    commands.cmd("CONFIG").arg("GET").arg(NAME);
+    let mut answers = connection.send(commands).await.map_err(|error| outcome(&error))?.into_iter();
+    let answer = answers.next().transpose().map_err(|error| outcome(&error))?.unwrap_or_default();
+    let name = redis::from_redis_value::<(String, String)>(answer).map(|(_, name)| name).unwrap_or_default();
+    match Mark::parse(&name).and_then(|mark| mark.forming) {
+        None => Ok(()),
+        Some(_) => Err(Outcome::Moot("another run has lowered its settings".to_owned())),
+    }
+}
+
 fn command(deed: &Deed) -> Cmd {
     let mut command = redis::cmd("CLUSTER");
     match deed {
@@ -73,6 +93,7 @@ fn config_set(mark: &Mark, settings: Option<&Settings>) -> Cmd {
     if let Some(settings) = settings {
         command.arg(NODE_TIMEOUT).arg(u64::try_from(settings.node_timeout.as_millis()).unwrap_or(u64::MAX));
         command.arg(MIN_REPLICAS).arg(settings.min_replicas_to_write);
+        command.arg(MAX_LAG).arg(settings.replicas_max_lag.as_secs());
         command.arg(SYNC_DELAY).arg(settings.sync_delay.as_secs());
     }
     command

@@ -15,6 +15,7 @@ use crate::topology::parse::{self, ClusterInfo, Info};
 pub(super) const NAME: &str = "cluster-announce-human-nodename";
 pub(super) const NODE_TIMEOUT: &str = "cluster-node-timeout";
 pub(super) const MIN_REPLICAS: &str = "min-replicas-to-write";
+pub(super) const MAX_LAG: &str = "min-replicas-max-lag";
 pub(super) const SYNC_DELAY: &str = "repl-diskless-sync-delay";
 
 pub(super) async fn ask(connection: &mut Connection) -> Result<NodeReport, Silence> {
@@ -22,7 +23,7 @@ pub(super) async fn ask(connection: &mut Connection) -> Result<NodeReport, Silen
     commands.cmd("CLUSTER").arg("NODES");
     commands.cmd("CLUSTER").arg("INFO");
     commands.cmd("INFO").arg(["server", "memory", "replication", "keyspace"].as_slice());
-    commands.cmd("CONFIG").arg("GET").arg([NAME, NODE_TIMEOUT, MIN_REPLICAS, SYNC_DELAY].as_slice());
+    commands.cmd("CONFIG").arg("GET").arg([NAME, NODE_TIMEOUT, MIN_REPLICAS, MAX_LAG, SYNC_DELAY].as_slice());
     let answers = connection.send(commands).await.map_err(|error| silence(&error))?;
     let mut answers = answers.into_iter();
     let nodes: String = next(&mut answers)?;
@@ -42,9 +43,8 @@ pub(super) async fn ask(connection: &mut Connection) -> Result<NodeReport, Silen
         keys: info.keys(),
         used_memory: info.used_memory(),
         replication: info.replication(),
-        settings: settings(&config).ok_or_else(|| {
-            Silence::Unusable(format!("CONFIG GET shows no {NODE_TIMEOUT}, {MIN_REPLICAS} or {SYNC_DELAY}"))
-        })?,
+        settings: settings(&config)
+            .ok_or_else(|| Silence::Unusable(format!("CONFIG GET does not show {NODE_TIMEOUT} and the like")))?,
     })
 }
 
@@ -52,6 +52,7 @@ fn settings(config: &BTreeMap<String, String>) -> Option<Settings> {
     Some(Settings {
         node_timeout: Duration::from_millis(config.get(NODE_TIMEOUT)?.parse().ok()?),
         min_replicas_to_write: config.get(MIN_REPLICAS)?.parse().ok()?,
+        replicas_max_lag: Duration::from_secs(config.get(MAX_LAG)?.parse().ok()?),
         sync_delay: Duration::from_secs(config.get(SYNC_DELAY)?.parse().ok()?),
     })
 }

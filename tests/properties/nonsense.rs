@@ -41,7 +41,7 @@ fn reports() -> impl Strategy<Value = NodeReport> {
         Just(""),
         Just("ours/"),
         Just("ours/valkey-0"),
-        Just("ours/valkey-1/15000-0-5"),
+        Just("ours/valkey-1/15000-0-10-5"),
         Just("theirs/valkey-0"),
         Just("somebody"),
     ];
@@ -67,6 +67,7 @@ fn reports() -> impl Strategy<Value = NodeReport> {
                 settings: Settings {
                     node_timeout: Duration::from_secs(15),
                     min_replicas_to_write: 0,
+                    replicas_max_lag: Duration::from_secs(10),
                     sync_delay: Duration::from_secs(5),
                 },
             })

@@ -261,9 +261,12 @@ impl World for Real {
             let config = settings(&mut connection)?;
             let name = config.get("cluster-announce-human-nodename").map(String::as_str).unwrap_or_default();
             ensure!(name.ends_with(&format!("/{}", self.bed.pod(*pod).name())), "the mark is {name:?}");
-            for (directive, value) in
-                [("cluster-node-timeout", "15000"), ("min-replicas-to-write", "0"), ("repl-diskless-sync-delay", "5")]
-            {
+            for (directive, value) in [
+                ("cluster-node-timeout", "15000"),
+                ("min-replicas-to-write", "0"),
+                ("min-replicas-max-lag", "10"),
+                ("repl-diskless-sync-delay", "5"),
+            ] {
                 ensure!(config.get(directive).is_some_and(|found| found == value), "{directive} in {config:?}");
             }
             let is_primary = nodes.lines().any(|line| line.contains("myself,master"));
@@ -297,8 +300,13 @@ fn cluster(connection: &mut Connection, args: &[&str]) -> Result<()> {
 }
 
 fn settings(connection: &mut Connection) -> Result<BTreeMap<String, String>> {
-    let directives =
-        ["cluster-announce-human-nodename", "cluster-node-timeout", "min-replicas-to-write", "repl-diskless-sync-delay"];
+    let directives = [
+        "cluster-announce-human-nodename",
+        "cluster-node-timeout",
+        "min-replicas-to-write",
+        "min-replicas-max-lag",
+        "repl-diskless-sync-delay",
+    ];
     Ok(cmd("CONFIG").arg("GET").arg(directives.as_slice()).query(connection)?)
 }
 

@@ -42,6 +42,7 @@ impl Simulated {
         let file = Settings {
             node_timeout: Duration::from_secs(15),
             min_replicas_to_write: 0,
+            replicas_max_lag: Duration::from_secs(10),
             sync_delay: Duration::from_secs(5),
         };
         let name = |ordinal: usize| PodName::new(&format!("valkey-{ordinal}"));
@@ -77,11 +78,12 @@ impl Simulated {
 
     /// The deadline came: what was lowered is put back, and the exit code tells why it took so long.
     fn give_up(&mut self, running: &Running, shape: Option<(u16, u16)>) -> Result<Outcome> {
-        let observation = self.sim.observe(0.0);
-        let stage = restore(&observation, &self.desired(shape)?);
-        let actions: Vec<Action> = stage.into_iter().flat_map(|stage| stage.actions).collect();
-        actions.iter().try_for_each(|action| self.sim.execute(action)).map_err(|error| anyhow!(error))?;
+        let desired = self.desired(shape)?;
+        while let Some(stage) = restore(&self.sim.observe(0.0), &desired) {
+            stage.actions.iter().try_for_each(|action| self.sim.execute(action)).map_err(|error| anyhow!(error))?;
+        }
         Ok(match &running.last {
+            Some(Decision::Refuse(_)) => Outcome::Refused,
             Some(Decision::Wait(blockers)) if blockers.iter().any(Blocker::is_absence) => Outcome::Missing,
             _ => Outcome::Waiting,
         })

@@ -1,6 +1,6 @@
 //! The commands that a server takes, with its own objections.
 
-use valkeeper::topology::{Action, Deed, NodeId, SlotRange};
+use valkeeper::topology::{Action, Deed, Mark, NodeId, SlotRange};
 
 use super::Sim;
 use super::node::{Host, Part};
@@ -17,7 +17,12 @@ impl Sim {
         }
         let server = &mut self.hosts[at].server;
         match &action.deed {
-            Deed::Announce(mark) => server.name = mark.to_string(),
+            Deed::Announce(mark) => {
+                if Mark::parse(&server.name).is_some_and(|mark| mark.forming.is_some()) {
+                    return Err("another run has lowered its settings".to_owned());
+                }
+                server.name = mark.to_string();
+            }
             Deed::Lower(mark, settings) => {
                 if server.owners.iter().any(Option::is_some) || server.key_count() > 0 {
                     return Err("not empty any more".to_owned());
@@ -97,7 +102,9 @@ impl Sim {
         let follows =
             |other: &&Host| other.is_up && other.server.follows == Some(server.id) && other.server.synced.is_some();
         let good = self.hosts.iter().filter(follows).count();
-        let is_open = good >= usize::try_from(server.settings.min_replicas_to_write).unwrap_or(usize::MAX);
+        let settings = &server.settings;
+        let is_open = settings.replicas_max_lag.is_zero()
+            || good >= usize::try_from(settings.min_replicas_to_write).unwrap_or(usize::MAX);
         let owns = server.follows.is_none() && server.owners[piece] == Some(server.id);
         if !(host.is_up && server.is_ok && owns && is_open) {
             return false;

@@ -63,6 +63,7 @@ impl Setting {
         let file = Settings {
             node_timeout: Duration::from_millis(random.choice([15_000, 15_000, 5_000, 2_000, 300]).unwrap_or(15_000)),
             min_replicas_to_write: u32::from(shape.replicas > 0 && random.u8(..4) == 0),
+            replicas_max_lag: Duration::from_secs(random.choice([10, 10, 0]).unwrap_or(10)),
             sync_delay: Duration::from_secs(random.choice([5, 0]).unwrap_or(5)),
         };
         let named = random.u8(..4) > 0;
