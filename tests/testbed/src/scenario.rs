@@ -84,8 +84,9 @@ pub trait World {
     /// Runs a bootstrap to its end: for the world's shape or another one, until the deadline.
     fn bootstrap(&mut self, shape: Option<(u16, u16)>, deadline: Duration) -> Result<Outcome>;
 
-    /// Runs a bootstrap and kills it once the first action of this stage is done; an error where it ends before.
-    fn bootstrap_until(&mut self, stage: StageKind) -> Result<()>;
+    /// Runs a bootstrap and kills it as soon as actions of this stage are done; false where nothing of the stage was left
+    /// to do, and the bootstrap came to its end.
+    fn bootstrap_until(&mut self, stage: StageKind) -> Result<bool>;
 
     /// Starts two bootstraps at the same time and waits for both.
     fn bootstrap_twice(&mut self) -> Result<[Outcome; 2]>;

@@ -171,7 +171,7 @@ impl World for Real {
         outcome(&self.run(shape.unwrap_or(self.shape), deadline)?)
     }
 
-    fn bootstrap_until(&mut self, stage: StageKind) -> Result<()> {
+    fn bootstrap_until(&mut self, stage: StageKind) -> Result<bool> {
         let mut command = self.command(self.shape, WAIT);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = spawn(command)?;
@@ -184,10 +184,12 @@ impl World for Real {
             seen.push('\n');
             line.contains("\"DEBUG\"") && line.contains(&done)
         });
-        child.kill()?;
-        child.wait()?;
-        ensure!(reached, "the bootstrap ended before {stage}:\n{seen}");
-        Ok(())
+        if reached {
+            child.kill()?;
+        }
+        let status = child.wait()?;
+        ensure!(reached || status.success(), "the bootstrap ended before {stage}:\n{seen}");
+        Ok(reached)
     }
 
     fn bootstrap_twice(&mut self) -> Result<[Outcome; 2]> {

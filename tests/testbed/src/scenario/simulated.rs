@@ -167,12 +167,13 @@ impl World for Simulated {
         self.give_up(&running, shape)
     }
 
-    fn bootstrap_until(&mut self, stage: StageKind) -> Result<()> {
+    fn bootstrap_until(&mut self, stage: StageKind) -> Result<bool> {
         let end = self.sim.now + super::LONG;
         let mut running = self.begin(None)?;
         while running.process.next <= end {
             match self.step(&mut running) {
-                Event::Acted(kind, _, Ok(())) if kind == stage => return Ok(()),
+                Event::Acted(kind, _, Ok(())) if kind == stage => return Ok(true),
+                Event::Ended(End::Converged) => return Ok(false),
                 Event::Ended(end) => bail!("the bootstrap ended before {stage}: {end:?}"),
                 _ => {}
             }

@@ -57,14 +57,14 @@ fn in_reverse<const PODS: usize>(world: &mut dyn World) -> Result<()> {
 
 fn moves_before_slots(world: &mut dyn World) -> Result<()> {
     up(world, 6)?;
-    world.bootstrap_until(StageKind::Meet)?;
+    reach(world, StageKind::Meet)?;
     world.restart(1, Place::Other)?;
     converge(world)
 }
 
 fn moves_before_replicate(world: &mut dyn World) -> Result<()> {
     up(world, 6)?;
-    world.bootstrap_until(StageKind::Slots)?;
+    reach(world, StageKind::Slots)?;
     world.restart(0, Place::Other)?;
     world.restart(4, Place::Same)?;
     converge(world)
@@ -79,7 +79,7 @@ fn all_move(world: &mut dyn World) -> Result<()> {
 
 fn killed_at(world: &mut dyn World, stage: StageKind) -> Result<()> {
     up(world, 6)?;
-    world.bootstrap_until(stage)?;
+    reach(world, stage)?;
     converge(world)
 }
 
@@ -87,6 +87,7 @@ fn killed_at_each(world: &mut dyn World) -> Result<()> {
     use StageKind::{Announce, Epochs, Meet, Replicate, Restore, Slots};
     up(world, 6)?;
     for stage in [Announce, Epochs, Meet, Slots, Replicate, Restore] {
+        // The one before may have come further than it was to before it died.
         world.bootstrap_until(stage)?;
     }
     converge(world)
@@ -101,7 +102,7 @@ fn two_at_once(world: &mut dyn World) -> Result<()> {
 
 fn disk_lost_before_slots(world: &mut dyn World) -> Result<()> {
     up(world, 6)?;
-    world.bootstrap_until(StageKind::Meet)?;
+    reach(world, StageKind::Meet)?;
     world.lose_disk(2)?;
     converge(world)
 }
@@ -136,6 +137,12 @@ fn too_early(world: &mut dyn World) -> Result<()> {
     let outcome = world.bootstrap(None, HURRIED)?;
     ensure!(outcome == Outcome::Waiting, "bootstrap ended with {outcome:?}");
     converge(world)
+}
+
+/// A bootstrap that is killed in this stage, which it has to come to.
+fn reach(world: &mut dyn World, stage: StageKind) -> Result<()> {
+    ensure!(world.bootstrap_until(stage)?, "the bootstrap had nothing to do in {stage}");
+    Ok(())
 }
 
 /// All pods run and DNS shows them.
