@@ -22,7 +22,7 @@ help: ## List the targets (default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
-demo: valkey build ## See a cluster formed, broken and healed on this machine
+demo: valkey build ## See a cluster form itself from DNS on this machine, and use it
 	VALKEEPER='$(BINARY)' VALKEY_BIN='$(VALKEY)/9.1/bin' scripts/demo.sh
 
 # The release binary is built first: one test looks at it.
@@ -62,6 +62,10 @@ docs-check: build ## Check that docs/cli.md says what --help says
 valkey: ## Unpack Valkey 8.0, 8.1 and 9.1 into target/valkey, where they are missing
 	scripts/fetch-valkey.sh 8.0 8.1 9.1
 
+.PHONY: fixtures
+fixtures: valkey ## Capture anew what real servers say, for the tests of the parser
+	$(CARGO) run --package testbed --example capture_fixtures
+
 .PHONY: build
 build: ## Build the static release binary
 	$(CARGO) build --release --package valkeeper
@@ -74,4 +78,3 @@ fmt: ## Format the code
 .PHONY: clean
 clean: ## Remove everything that was built, and the servers in target/valkey
 	$(CARGO) clean
-	rm -rf '$(VALKEY)'

@@ -10,7 +10,7 @@ valkeeper=${1:-${VALKEEPER:-$root/target/$(uname -m)-unknown-linux-gnu/release/v
 bin=${2:-${VALKEY_BIN:-$root/target/valkey/9.1/bin}}
 keys=600 patience=60
 
-bold= plain=
+bold='' plain=''
 if [[ -t 1 ]]; then bold=$'\e[1m' plain=$'\e[0m'; fi
 heading() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 show() { printf '$ %s\n' "$*"; "$@"; }
@@ -23,13 +23,13 @@ work=$(mktemp -d)
 local_pid=
 finish() {
     # Asked first, so that it can clear up; its servers end with it in any case.
-    if [[ $local_pid ]]; then kill "$local_pid" 2>/dev/null && wait "$local_pid" || true; fi
+    if [[ $local_pid ]] && kill "$local_pid" 2>/dev/null; then wait "$local_pid" || true; fi
     rm -rf "$work"
 }
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-servers() { ps -o pid= --ppid "$local_pid" | xargs; }
+servers() { cat "/proc/$local_pid/task/$local_pid/children"; }
 answer() { grep -oP "$1" "$work/out" | head -n1; }
 
 heading "1. Six servers on loopback addresses become a cluster: three shards of two"
@@ -47,7 +47,7 @@ cat "$work/out"
 pids=$(servers)
 node=$(answer '(?<=-h )\S+')
 dns=$(answer '(?<=--dns-server )\S+')
-cli() { "$bin/valkey-cli" -c -h "$node" "$@"; }
+cli() { "$bin/valkey-cli" -c -h "$node"; }
 
 heading "2. Anybody who can ask its DNS finds it"
 show "$valkeeper" status --service valkey.local. --dns-server "$dns" --shards 3 --replicas 1

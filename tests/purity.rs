@@ -204,7 +204,7 @@ fn breaches(path: &str, text: &str) -> Vec<String> {
     let tokens = tokens(text);
     let paths = paths(&tokens);
     let is_in = |start: &&str| path.starts_with(*start);
-    let concerned = RULES.iter().filter(|rule| is_in(&rule.among) && !rule.except.iter().any(|start| is_in(start)));
+    let concerned = RULES.iter().filter(|rule| is_in(&rule.among) && !rule.except.iter().any(is_in));
     let mut breaches: Vec<String> = Vec::new();
     for rule in concerned {
         let named = match rule.what {

@@ -13,9 +13,6 @@ use crate::exit::Failure;
 use crate::topology::desired::DesiredTopology;
 use crate::topology::health;
 
-/// The port that clients try when they are told none.
-const USUAL_PORT: u16 = 6379;
-
 /// The status table, and commands to copy.
 pub(super) fn text(
     formed: &Formed,
@@ -27,14 +24,13 @@ pub(super) fn text(
 ) -> Result<String, Failure> {
     let report = health::assess(&formed.observation, &desired.cluster, Some(desired.shape));
     let (ip, port, resolver) = (network.nodes().next().unwrap_or(network.dns()), network.port(), dns.address());
-    let port_option = if port == USUAL_PORT { String::new() } else { format!(" --port {port}") };
     let fate = if home.is_kept() { "kept" } else { "removed at the end" };
     Ok(format!(
         "{status}
 {shape}, formed in {took:.2} s.
 
   connect   {cli} -c -h {ip} -p {port}
-  look      {myself} status --service {SERVICE}. --dns-server {resolver}{port_option}
+  look      {myself} status --service {SERVICE}. --dns-server {resolver}
   ask DNS   dig @{dns} -p {dns_port} _valkey._tcp.{SERVICE}. SRV
   data      {home}/{STATEFULSET}-N, {fate}
   logs      {home}/{STATEFULSET}-N/server.log
