@@ -1,6 +1,7 @@
 //! How a command ends: one table from outcome to exit code.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
 /// The exit codes that mean something; scripts and Jobs rely on them.
@@ -43,6 +44,14 @@ impl Exit {
     }
 }
 
+/// Runs a command; a panic in it is a bug of ours, and an exit code like any other.
+pub fn catching(command: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    std::panic::catch_unwind(AssertUnwindSafe(command)).unwrap_or_else(|panic| {
+        let what = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(Exit::Bug.saying(format!("this is a bug, please report it: {}", what.unwrap_or("no message"))))
+    })
+}
+
 impl Failure {
     /// The exit code.
     pub fn exit(&self) -> Exit {
@@ -60,5 +69,31 @@ impl From<Exit> for ExitCode {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#}", self.error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_codes_are_those_that_scripts_rely_on() {
+        use Exit::{Bug, Done, Negative, Refused, System, Unavailable, Unfinished, Usage};
+        let all = [Done, Negative, Usage, Unavailable, Bug, System, Unfinished, Refused];
+        assert_eq!(all.map(|exit| exit as u8), [0, 1, 64, 69, 70, 71, 75, 76]);
+    }
+
+    #[test]
+    fn a_panic_is_a_bug_of_ours_and_says_so() {
+        let failure = catching(|| panic!("slot {} is missing", 7)).unwrap_err();
+        assert_eq!(failure.exit(), Exit::Bug);
+        assert_eq!(failure.to_string(), "this is a bug, please report it: slot 7 is missing");
+        assert!(catching(|| Ok(())).is_ok());
+    }
+
+    #[test]
+    fn a_failure_tells_its_causes_in_one_line() {
+        let error = anyhow::anyhow!("permission denied").context("cannot read the password file /p");
+        assert_eq!(Exit::Usage.because(error).to_string(), "cannot read the password file /p: permission denied");
     }
 }

@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use tokio::signal::unix::{SignalKind, signal};
 use valkeeper::cli::{Cli, Command};
 use valkeeper::command;
-use valkeeper::exit::{Exit, Failure};
+use valkeeper::exit::{Exit, Failure, catching};
 use valkeeper::telemetry;
 
 fn main() -> ExitCode {
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     telemetry::start(&cli.log);
-    match run(&cli) {
+    match catching(|| run(&cli)) {
         Ok(()) => Exit::Done.into(),
         Err(failure) => {
             tracing::error!("{failure}");

@@ -1,13 +1,14 @@
 //! `valkeeper bootstrap` as people and Jobs run it, on real servers of every version.
 
 use std::fs;
+use std::net::{Ipv6Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use testbed::redis::cmd;
-use testbed::{Ended, Fault, Testbed, Valkey, wait_for};
+use testbed::{Answer, Ended, Fault, Server, ServerOptions, Testbed, Valkey, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -101,6 +102,58 @@ fn pods_that_come_late_and_move_meanwhile_are_waited_for() {
         assert!(run.wait().unwrap().success());
         assert_stands(&bed);
     }
+}
+
+#[test]
+fn a_server_that_hangs_is_waited_for() {
+    let bed = bed(&Valkey::newest(), 3);
+    bed.pod(1).pause().unwrap();
+    bootstrap(&bed, &["--replicas", "0", "--timeout", "3s"]).expect(69, &["valkey-1 (", "no answer in time"]);
+    let mut run = spawn(&bed, &["--replicas", "0"]);
+    bed.wait_for("the run to ask in vain", LIMIT, || Ok((bed.dns().queries_total() > 20).then_some(()))).unwrap();
+    bed.pod(1).resume().unwrap();
+    assert!(run.wait().unwrap().success());
+    assert_stands(&bed);
+}
+
+#[test]
+fn a_cluster_forms_over_ipv6_with_the_ports_that_srv_records_name() {
+    let bed = Testbed::builder(&Valkey::newest())
+        .pods(1)
+        .start_servers(false)
+        .binary(env!("CARGO_BIN_EXE_valkeeper"))
+        .build()
+        .unwrap();
+    bed.dns().auto(false);
+    let (mut servers, mut records, mut ports) = (Vec::new(), Vec::new(), free_ports());
+    for pod in 0..3 {
+        let name = format!("valkey-{pod}.{}", bed.service());
+        let port = ports.next().unwrap();
+        let mut server = Server::start(ServerOptions {
+            valkey: bed.valkey().clone(),
+            addr: Ipv6Addr::LOCALHOST.into(),
+            port,
+            dir: bed.dir().join(format!("six-{pod}")),
+            config: Vec::new(),
+        })
+        .unwrap();
+        server.wait_ready(LIMIT).unwrap();
+        bed.dns().set(&name, vec![Answer::Aaaa(Ipv6Addr::LOCALHOST)]);
+        records.push(Answer::Srv(name, port));
+        servers.push(server);
+    }
+    bed.dns().set(&format!("_valkey._tcp.{}", bed.service()), records);
+    let ended = bootstrap(&bed, &["--replicas", "0"]);
+    ended.expect(0, &["the cluster stands after"]);
+    for server in &servers {
+        assert!(ended.stdout.contains(&format!("[::1]:{}", server.options().port)), "{ended}");
+    }
+}
+
+/// Ports that nobody listens on at the moment, whose bus port is free, too.
+fn free_ports() -> impl Iterator<Item = u16> {
+    let free = |port: u16| TcpListener::bind((Ipv6Addr::LOCALHOST, port)).is_ok();
+    (20_000..40_000).step_by(7).filter(move |port| free(*port) && free(*port + 10_000))
 }
 
 #[test]

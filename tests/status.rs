@@ -128,6 +128,16 @@ fn nobody_there_is_exit_69_and_says_what_dns_said() {
 }
 
 #[test]
+fn output_that_cannot_be_written_is_exit_71() {
+    let bed = formed(&Valkey::newest());
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let status = bed.valkeeper(&["status"]).stdout(full).stderr(std::process::Stdio::piped()).output().unwrap();
+    let log = String::from_utf8_lossy(&status.stderr);
+    assert_eq!(status.status.code(), Some(71), "{log}");
+    assert!(log.contains("cannot write to standard output") && log.contains("No space left"), "{log}");
+}
+
+#[test]
 fn doctor_explains_a_refusal_and_how_to_end_it() {
     let bed = formed(&Valkey::newest());
     let doctor = run(&bed, &["doctor", "--shards", "2", "--replicas", "2"]);
