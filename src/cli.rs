@@ -40,7 +40,7 @@ pub enum Command {
     /// Show the cluster at a glance; exit 1 and say why when something is wrong with it.
     Status(StatusArgs),
     /// Say what is wrong with the cluster and the command that mends it; changes nothing.
-    Doctor(DoctorArgs),
+    Doctor(LookArgs),
     /// Run a whole cluster on this machine's loopback addresses until Ctrl-C.
     #[cfg(feature = "local")]
     Local(LocalArgs),
@@ -69,26 +69,17 @@ pub struct BootstrapArgs {
 /// `valkeeper status`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// Who is to be found.
+    /// Whom to look at.
     #[command(flatten)]
-    pub reach: ReachArgs,
-    /// What they should be.
-    #[command(flatten)]
-    pub expect: ExpectArgs,
-    /// Give up after this long.
-    #[arg(long, env = "VALKEEPER_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = duration)]
-    pub timeout: Duration,
-    /// How to print.
-    #[arg(short, long, env = "VALKEEPER_OUTPUT", value_enum, default_value_t = Output::Table)]
-    pub output: Output,
+    pub look: LookArgs,
     /// Print again every second until Ctrl-C.
     #[arg(long, env = "VALKEEPER_WATCH")]
     pub watch: bool,
 }
 
-/// `valkeeper doctor`.
+/// What commands have in common that look and change nothing; all of `valkeeper doctor`.
 #[derive(Debug, Args)]
-pub struct DoctorArgs {
+pub struct LookArgs {
     /// Who is to be found.
     #[command(flatten)]
     pub reach: ReachArgs,

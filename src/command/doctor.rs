@@ -1,14 +1,11 @@
 //! `valkeeper doctor`: what is wrong, why, and the command that mends it. Changes nothing.
 
 use serde::Serialize;
-use tokio::time::Instant;
 
 use super::render;
-use super::status::{FindingJson, expected_members, expected_shape, finding};
-use crate::cli::{DoctorArgs, Output};
-use crate::config::Reach;
+use super::status::{FindingJson, expected_shape, finding, look, observer};
+use crate::cli::{LookArgs, Output};
 use crate::exit::{Exit, Failure};
-use crate::observer::Observer;
 use crate::topology::decision::Decision;
 use crate::topology::desired::{DesiredTopology, Policy, Shape};
 use crate::topology::health::{self, Finding, Grade, Health};
@@ -30,12 +27,9 @@ struct DoctorJson<'h> {
 }
 
 /// Runs the command.
-pub async fn run(args: &DoctorArgs) -> Result<(), Failure> {
-    let reach = Reach::new(&args.reach)?;
-    let mut observer = Observer::new(&reach, expected_members(&args.expect))?;
-    let deadline = Instant::now() + args.timeout;
-    observer.round(deadline).await;
-    let observation = observer.round(deadline).await;
+pub async fn run(args: &LookArgs) -> Result<(), Failure> {
+    let mut observer = observer(args)?;
+    let observation = look(&mut observer, args.timeout).await;
     let shape = expected_shape(&args.expect);
     let mut report = health::assess(&observation, &observer.cluster(), shape);
     let next = shape.map(|shape| next(&observation, observer.cluster(), shape));

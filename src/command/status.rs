@@ -7,13 +7,14 @@ use serde::Serialize;
 use tokio::time::{Instant, interval};
 
 use super::render;
-use crate::cli::{ExpectArgs, Output, StatusArgs};
+use crate::cli::{ExpectArgs, LookArgs, Output, StatusArgs};
 use crate::config::Reach;
 use crate::exit::{Exit, Failure};
 use crate::observer::Observer;
 use crate::topology::desired::Shape;
 use crate::topology::health::{self, Finding, Grade, Health, NodeHealth};
 use crate::topology::node::Role;
+use crate::topology::observation::Observation;
 
 /// The JSON of `status -o json` and `bootstrap -o json`. Fields are only ever added.
 #[derive(Debug, Serialize)]
@@ -61,36 +62,40 @@ struct NodeJson {
 
 /// Runs the command.
 pub async fn run(args: &StatusArgs, stop: impl Future<Output = ()>) -> Result<(), Failure> {
-    let reach = Reach::new(&args.reach)?;
-    let mut observer = Observer::new(&reach, expected_members(&args.expect))?;
+    let mut observer = observer(&args.look)?;
     if args.watch {
-        return watch(&mut observer, args, stop).await;
+        return watch(&mut observer, &args.look, stop).await;
     }
-    let report = look(&mut observer, &args.expect, args.timeout).await;
-    render::print(&render(&report, args.output)?)?;
+    let report = report(&mut observer, &args.look).await;
+    render::print(&render(&report, args.look.output)?)?;
     verdict(&report)
+}
+
+/// Looks for those that the options name.
+pub(super) fn observer(args: &LookArgs) -> Result<Observer, Failure> {
+    Observer::new(&Reach::new(&args.reach)?, expected_shape(&args.expect).map_or(0, Shape::members))
 }
 
 /// One look at the cluster. Where the service is one node's address, or DNS names only some, a second round asks those
 /// that the first has told of.
-async fn look(observer: &mut Observer, expect: &ExpectArgs, limit: Duration) -> Health {
+pub(super) async fn look(observer: &mut Observer, limit: Duration) -> Observation {
     let deadline = Instant::now() + limit;
     observer.round(deadline).await;
-    let observation = observer.round(deadline).await;
-    health::assess(&observation, &observer.cluster(), expected_shape(expect))
+    observer.round(deadline).await
+}
+
+async fn report(observer: &mut Observer, args: &LookArgs) -> Health {
+    let observation = look(observer, args.timeout).await;
+    health::assess(&observation, &observer.cluster(), expected_shape(&args.expect))
 }
 
 /// Exit 1 where the cluster is degraded; the reasons have been printed.
-pub(super) fn verdict(report: &Health) -> Result<(), Failure> {
+fn verdict(report: &Health) -> Result<(), Failure> {
     match report.is_degraded() {
         false => Ok(()),
         true if report.nodes.is_empty() => Err(Exit::Unavailable.saying("no member of the cluster answers")),
         true => Err(Exit::Negative.saying("the cluster is degraded")),
     }
-}
-
-pub(super) fn expected_members(expect: &ExpectArgs) -> usize {
-    expected_shape(expect).map_or(0, Shape::members)
 }
 
 pub(super) fn expected_shape(expect: &ExpectArgs) -> Option<Shape> {
@@ -174,7 +179,7 @@ fn table(report: &Health) -> String {
     text + &render::table(["SHARD", "POD", "ADDRESS", "ROLE", "SLOTS", "KEYS", "MEMORY", "LAG", "LINK", "STATE"], rows)
 }
 
-async fn watch(observer: &mut Observer, args: &StatusArgs, stop: impl Future<Output = ()>) -> Result<(), Failure> {
+async fn watch(observer: &mut Observer, args: &LookArgs, stop: impl Future<Output = ()>) -> Result<(), Failure> {
     const CLEAR: &str = "\x1b[H\x1b[2J";
     let mut ticks = interval(Duration::from_secs(1));
     tokio::pin!(stop);
@@ -183,7 +188,7 @@ async fn watch(observer: &mut Observer, args: &StatusArgs, stop: impl Future<Out
             () = &mut stop => return Ok(()),
             _ = ticks.tick() => {}
         }
-        let report = look(observer, &args.expect, args.timeout).await;
+        let report = report(observer, args).await;
         let text = render(&report, args.output)?;
         match args.output {
             Output::Table => render::print(&format!("{CLEAR}{text}"))?,
