@@ -126,9 +126,10 @@ impl Drop for Local {
     }
 }
 
+/// The program with the signals of a terminal: whoever runs the tests may ignore SIGHUP, and children inherit that.
 pub(crate) fn valkeeper(args: &[&str]) -> Command {
-    let mut command = Command::new(BINARY);
-    command.args(args).env_clear().env("PATH", "/usr/bin:/bin");
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP", BINARY]).args(args).env_clear().env("PATH", "/usr/bin:/bin");
     command
 }
 

@@ -1,18 +1,17 @@
 //! Servers and leases end with their owner, whatever ends it.
 
 use std::collections::HashSet;
-use std::io::{self, BufRead, BufReader};
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::Duration;
-use std::{env, thread};
 
 use anyhow::{Context, Result, bail};
 use testbed::{Server, ServerOptions, Subnet, Valkey, die_with_parent, wait_for};
 
 const DEADLINE: Duration = Duration::from_secs(20);
-const OWNED: &str = "server at ";
 
 #[test]
 fn leases_are_disjoint() {
@@ -40,35 +39,6 @@ fn a_server_of_each_version_starts_and_ends_with_its_owner() -> Result<()> {
     Ok(())
 }
 
-/// Not a test: the process that the test above kills.
-#[test]
-#[ignore = "run by the test that kills it"]
-fn owner() -> Result<()> {
-    let Ok(version) = env::var("TEST_OWNER_OF") else {
-        return Ok(());
-    };
-    let subnet = Subnet::lease();
-    let addr = subnet.host(1);
-    let dir = PathBuf::from(env::var_os("TEST_OWNER_DIR").context("TEST_OWNER_DIR")?);
-    let options = ServerOptions {
-        valkey: Valkey::get(&version),
-        addr: IpAddr::V4(addr),
-        port: 6379,
-        dir: dir.join("data"),
-        config: Vec::new(),
-    };
-    let server = thread::spawn(|| -> Result<Server> {
-        let mut server = Server::start(options)?;
-        server.wait_ready(DEADLINE)?;
-        Ok(server)
-    });
-    let server = server.join().unwrap()?;
-    println!("\n{OWNED}{addr}:6379");
-    io::stdin().read_line(&mut String::new())?;
-    drop(server);
-    Ok(())
-}
-
 #[test]
 fn a_server_that_cannot_start_says_why() {
     let subnet = Subnet::lease();
@@ -87,20 +57,13 @@ fn a_server_that_cannot_start_says_why() {
 }
 
 fn start_owner(valkey: &Valkey, dir: &Path) -> Result<(Child, SocketAddr)> {
-    let mut command = Command::new(env::current_exe()?);
-    command
-        .args(["owner", "--exact", "--ignored", "--nocapture"])
-        .env("TEST_OWNER_OF", &valkey.version)
-        .env("TEST_OWNER_DIR", dir)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_own_server"));
+    command.arg(&valkey.version).arg(dir).stdin(Stdio::piped()).stdout(Stdio::piped());
     die_with_parent(&mut command);
     let mut owner = command.spawn()?;
     let output = BufReader::new(owner.stdout.take().context("its output")?);
-    for line in output.lines() {
-        if let Some(addr) = line?.strip_prefix(OWNED) {
-            return Ok((owner, addr.parse()?));
-        }
+    if let Some(addr) = output.lines().next() {
+        return Ok((owner, addr?.parse()?));
     }
     bail!("the owner of a {} server ended early: {}", valkey.version, owner.wait()?)
 }
