@@ -133,9 +133,7 @@ impl<'d> Run<'d> {
             let changed = self.last.as_ref() != Some(&decision);
             let acted = matches!(decision, Decision::Act(_));
             self.last = Some(decision);
-            if !(acted && changed) {
-                sleep(self.pace.next(changed, round)).await;
-            }
+            sleep(self.pace.next(acted, changed, round)).await;
         }
     }
 
@@ -225,6 +223,8 @@ async fn dry_run(observer: &mut Observer, desired: &DesiredTopology, limit: Dura
 struct Pace {
     current: Duration,
     moved: Instant,
+    /// How many rounds have acted in a row.
+    acts: u32,
 }
 
 impl Pace {
@@ -234,14 +234,20 @@ impl Pace {
     const LIVELY: Duration = Duration::from_secs(3);
     /// A wait is at least this many times as long as the round before it took.
     const IDLE_PART: u32 = 4;
+    /// After an act we look at once; but stages that keep undoing each other must not keep everybody busy.
+    const ACTS_IN_A_ROW: u32 = 10;
 
     fn new() -> Self {
-        Self { current: Self::SHORTEST, moved: Instant::now() }
+        Self { current: Self::SHORTEST, moved: Instant::now(), acts: 0 }
     }
 
-    fn next(&mut self, changed: bool, round: Duration) -> Duration {
+    fn next(&mut self, acted: bool, changed: bool, round: Duration) -> Duration {
         if changed {
             self.moved = Instant::now();
+        }
+        self.acts = if acted { self.acts.saturating_add(1) } else { 0 };
+        if acted && changed && self.acts <= Self::ACTS_IN_A_ROW {
+            return Duration::ZERO;
         }
         self.current = match self.moved.elapsed() < Self::LIVELY {
             true => Self::SHORTEST,
