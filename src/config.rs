@@ -159,17 +159,22 @@ pub(crate) fn without_port_label(name: &str) -> &str {
 fn search_list() -> Vec<String> {
     let text = std::fs::read_to_string(PathBuf::from("/etc/resolv.conf")).unwrap_or_default();
     text.lines()
-        .filter_map(|line| line.trim().strip_prefix("search "))
+        .filter_map(|line| line.trim().strip_prefix("search").filter(|rest| rest.starts_with([' ', '\t'])))
         .next_back()
         .map(|domains| domains.split_ascii_whitespace().map(|domain| domain.trim_end_matches('.').to_owned()).collect())
         .unwrap_or_default()
 }
 
-/// `30s`, `2m`, `500ms`; a bare number is seconds.
+/// `30s`, `2m`, `500ms`; a bare number is seconds. A year at most.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    match text.parse::<u64>() {
-        Ok(seconds) => Ok(Duration::from_secs(seconds)),
-        Err(_) => humantime::parse_duration(text).map_err(|error| format!("{error}; write 30s, 2m or 500ms")),
+    const MOST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    let duration = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => humantime::parse_duration(text).map_err(|error| format!("{error}; write 30s, 2m or 500ms"))?,
+    };
+    match duration <= MOST {
+        true => Ok(duration),
+        false => Err("that is more than a year".to_owned()),
     }
 }
 
@@ -215,6 +220,6 @@ mod tests {
     fn durations_are_seconds_unless_they_say_otherwise() {
         assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert!(duration("soon").is_err());
+        assert!(duration("soon").is_err() && duration("18446744073709551615").is_err());
     }
 }

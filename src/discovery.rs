@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::{Either, join, join_all, select};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::lookup::Lookup;
@@ -16,6 +16,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use tokio::time::timeout;
 
 use crate::config::{Reach, Service};
 use crate::exit::{Exit, Failure};
@@ -26,6 +27,7 @@ use crate::valkey::Candidate;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Asks DNS for peers.
+#[derive(Clone)]
 pub struct Discovery {
     resolver: Option<TokioResolver>,
     service: Service,
@@ -157,11 +159,21 @@ async fn by_srv(resolver: &TokioResolver, name: String) -> Vec<(Option<PodName>,
     join_all(looked_up).await
 }
 
+/// A and AAAA records. Where one family is there the other is not waited for long: some servers never answer to AAAA.
 async fn addresses(resolver: &TokioResolver, name: String) -> Answer {
-    let (v4, v6) = join(ask(resolver, name.clone(), RecordType::A), ask(resolver, name, RecordType::AAAA)).await;
-    let mut both = v4;
-    both.addresses.extend(v6.addresses);
-    both.trouble = both.trouble.or(v6.trouble);
+    const BRIEFLY: Duration = Duration::from_millis(300);
+    let (v4, v6) = (ask(resolver, name.clone(), RecordType::A), ask(resolver, name, RecordType::AAAA));
+    tokio::pin!(v4, v6);
+    let (first, other) = match select(v4, v6).await {
+        Either::Left((first, other)) | Either::Right((first, other)) => (first, other),
+    };
+    let other = match first.addresses.is_empty() {
+        true => other.await,
+        false => timeout(BRIEFLY, other).await.unwrap_or_default(),
+    };
+    let mut both = first;
+    both.addresses.extend(other.addresses);
+    both.trouble = both.trouble.or(other.trouble);
     both
 }
 

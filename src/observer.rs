@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use crate::config::Reach;
 use crate::discovery::{Discovery, Found};
@@ -12,7 +13,8 @@ use crate::exit::Failure;
 use crate::topology::decision::{Action, Stage};
 use crate::topology::identity::{ClusterId, Mark, PodName};
 use crate::topology::membership::Membership;
-use crate::topology::observation::Observation;
+use crate::topology::node::NodeId;
+use crate::topology::observation::{Observation, Peer};
 use crate::valkey::{Candidate, Fleet, Outcome};
 
 /// Looks at the cluster, round by round.
@@ -24,10 +26,18 @@ pub struct Observer {
     fleet: Fleet,
     cluster: Option<ClusterId>,
     members: usize,
-    /// Members of the last round, and addresses that members know others by.
-    known: BTreeMap<SocketAddr, Option<PodName>>,
+    known: BTreeMap<SocketAddr, Known>,
     found: Found,
+    /// The questions to DNS that are under way; one round of them at most.
+    asking: JoinSet<Found>,
     complete: bool,
+}
+
+/// Who was found at an address before, or is said to be there by a member.
+#[derive(Clone, Debug)]
+struct Known {
+    id: NodeId,
+    pod: Option<PodName>,
 }
 
 impl Observer {
@@ -40,6 +50,7 @@ impl Observer {
             members,
             known: BTreeMap::new(),
             found: Found::default(),
+            asking: JoinSet::new(),
             complete: false,
         })
     }
@@ -49,19 +60,23 @@ impl Observer {
         if !self.complete {
             self.ask_dns(deadline).await;
         }
-        let mut asked = self.known.clone();
+        let known = std::mem::take(&mut self.known);
+        let mut asked: BTreeMap<_, _> = known.iter().map(|(address, known)| (*address, known.pod.clone())).collect();
         for candidate in &self.found.candidates {
             let pod = asked.entry(candidate.address).or_default();
             *pod = candidate.pod.clone().or_else(|| pod.take());
         }
         let candidates: Vec<_> = asked.into_iter().map(|(address, pod)| Candidate { pod, address }).collect();
-        let mut observation = Observation {
-            peers: self.fleet.observe(&candidates).await,
-            unresolved: self.found.unresolved.clone(),
-            trouble: self.found.trouble.clone(),
-        };
-        let hearsay = self.remember(&observation);
-        observation.peers.retain(|peer| peer.answer.is_ok() || !hearsay.contains(&peer.address));
+        let mut peers = self.fleet.observe(&candidates).await;
+        // What DNS does not name counts only as the very node that is known to be there.
+        let is_named = |peer: &Peer| self.found.candidates.iter().any(|candidate| candidate.address == peer.address);
+        peers.retain(|peer| {
+            let expected = known.get(&peer.address).map(|known| known.id);
+            is_named(peer) || peer.answer.as_ref().is_ok_and(|report| Some(report.id()) == expected)
+        });
+        let observation =
+            Observation { peers, unresolved: self.found.unresolved.clone(), trouble: self.found.trouble.clone() };
+        self.remember(&observation);
         observation
     }
 
@@ -75,22 +90,26 @@ impl Observer {
         self.fleet.execute(stage).await
     }
 
+    /// Takes what DNS has said by now. With a cluster in sight DNS can only help, and is not waited for long; what comes
+    /// late counts in a later round.
     async fn ask_dns(&mut self, deadline: Instant) {
-        /// With a cluster in sight DNS can only help, and is not waited for long.
         const BRIEFLY: Duration = Duration::from_millis(500);
-        let round = timeout_at(deadline, self.discovery.round());
-        let found = match self.known.is_empty() {
-            true => round.await.ok(),
-            false => timeout(BRIEFLY, round).await.ok().and_then(Result::ok),
+        if self.asking.is_empty() {
+            let discovery = self.discovery.clone();
+            self.asking.spawn(async move { discovery.round().await });
+        }
+        let limit = match self.known.is_empty() {
+            true => deadline,
+            false => deadline.min(Instant::now() + BRIEFLY),
         };
-        self.found = found.unwrap_or_else(|| Found {
-            trouble: vec!["DNS did not answer in time".to_owned()],
-            ..std::mem::take(&mut self.found)
-        });
+        match timeout_at(limit, self.asking.join_next()).await {
+            Ok(Some(Ok(found))) => self.found = found,
+            _ => self.found.trouble = vec!["DNS has not answered yet".to_owned()],
+        }
     }
 
-    /// Keeps who is a member and whom members know; returns the addresses that nobody but a former round speaks for.
-    fn remember(&mut self, observation: &Observation) -> Vec<SocketAddr> {
+    /// Keeps who is a member, and whom members know that did not answer elsewhere.
+    fn remember(&mut self, observation: &Observation) {
         if self.cluster.is_none() {
             self.cluster =
                 observation.reports().find_map(|(_, report)| Mark::parse(&report.name)).map(|mark| mark.cluster);
@@ -100,18 +119,16 @@ impl Observer {
             && membership.members.len() == self.members
             && membership.silent.is_empty()
             && membership.strangers.is_empty();
-        let from_dns: Vec<_> = self.found.candidates.iter().map(|candidate| candidate.address).collect();
-        let hearsay = self.known.keys().filter(|address| !from_dns.contains(address)).copied().collect();
-        self.known.clear();
         for member in &membership.members {
-            let views = member.report.view.others().filter(|other| !other.flags.without_address);
-            for endpoint in views.filter_map(|other| other.endpoint()) {
-                self.known.entry(SocketAddr::new(endpoint.ip, endpoint.port)).or_default();
+            for other in member.report.view.others().filter(|other| membership.get(other.id).is_none()) {
+                if let Some(endpoint) = other.endpoint().filter(|_| !other.flags.without_address) {
+                    let known = Known { id: other.id, pod: None };
+                    self.known.insert(SocketAddr::new(endpoint.ip, endpoint.port), known);
+                }
             }
         }
         for member in &membership.members {
-            self.known.insert(member.address, member.pod.clone());
+            self.known.insert(member.address, Known { id: member.id(), pod: member.pod.clone() });
         }
-        hearsay
     }
 }

@@ -45,6 +45,8 @@ pub enum Outcome {
     Moot(String),
     /// The server refused, or could not be reached.
     Failed(String),
+    /// The user we log in as may not do it.
+    Forbidden(String),
 }
 
 impl Fleet {
@@ -53,7 +55,8 @@ impl Fleet {
         Self { credentials, connections: BTreeMap::new() }
     }
 
-    /// Asks every candidate for its report, all at once; each answers within two seconds or is silent.
+    /// Asks every candidate for its report, all at once; each has two seconds to accept, to log us in and to answer,
+    /// or is silent.
     pub async fn observe(&mut self, candidates: &[Candidate]) -> Vec<Peer> {
         let credentials = &self.credentials;
         let asked = candidates.iter().map(|candidate| {

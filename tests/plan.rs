@@ -103,9 +103,7 @@ fn lowered_settings_go_back_in_two_steps_timeouts_before_writes() {
     let first = restore(&observation, &desired(2, 0)).unwrap();
     assert_eq!(first.kind, StageKind::Restore);
     for action in &first.actions {
-        let Deed::Restore(mark, settings) = &action.deed else { panic!("{action}") };
-        assert!(mark.forming.is_some() && settings.min_replicas_to_write == Settings::NO_WRITES, "{action}");
-        assert_eq!(settings.node_timeout, Settings::DEFAULT.node_timeout);
+        assert_eq!(action.deed, Deed::RestoreTimeout(Settings::DEFAULT.node_timeout), "{action}");
     }
     for node in 0..2 {
         report(&mut observation, node).settings.node_timeout = Settings::DEFAULT.node_timeout;

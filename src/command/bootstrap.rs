@@ -1,6 +1,8 @@
 //! `valkeeper bootstrap`: observe, decide, act, until every node agrees.
 
+use std::collections::BTreeSet;
 use std::future::Future;
+use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -11,10 +13,11 @@ use crate::cli::BootstrapArgs;
 use crate::config::{self, Reach};
 use crate::exit::{Exit, Failure};
 use crate::observer::Observer;
-use crate::topology::decision::{Blocker, Decision, Stage};
+use crate::topology::decision::{Blocker, Decision, Stage, StageKind};
 use crate::topology::desired::{DesiredTopology, Policy};
 use crate::topology::health;
 use crate::topology::observation::Observation;
+use crate::topology::refusal::Refusal;
 use crate::topology::{plan, restore};
 use crate::valkey::Outcome;
 
@@ -85,10 +88,12 @@ struct Run<'d> {
     last: Option<Decision>,
     /// What discovery had trouble with in the last round.
     trouble: Vec<String>,
-    /// When the last sentence was logged.
-    told: Instant,
-    /// Since when the same refusal stands.
-    refused_since: Option<Instant>,
+    /// What the last sentence was about, and when it was logged.
+    told: Option<(Discriminant<Decision>, Option<StageKind>, Instant)>,
+    /// The failures that were logged: each once.
+    warned: BTreeSet<String>,
+    /// Which refusal stands, and since when.
+    refused: Option<(Discriminant<Refusal>, Instant)>,
     pace: Pace,
 }
 
@@ -102,11 +107,15 @@ impl<'d> Run<'d> {
             stages: 0,
             last: None,
             trouble: Vec::new(),
-            told: Instant::now(),
-            refused_since: None,
+            told: None,
+            warned: BTreeSet::new(),
+            refused: None,
             pace: Pace::new(),
         }
     }
+
+    /// How old an observation may be that is acted on; a hung server alone makes it two seconds old.
+    const FRESH: Duration = Duration::from_secs(10);
 
     async fn rounds(&mut self, observer: &mut Observer) -> Result<Observation, Failure> {
         loop {
@@ -118,17 +127,13 @@ impl<'d> Run<'d> {
             self.trouble.clone_from(&observation.trouble);
             match &decision {
                 Decision::Converged(_) => return Ok(observation),
-                Decision::Act(stage) => self.act(observer, stage).await,
-                Decision::Wait(_) => {}
-                Decision::Refuse(refusal) => {
-                    let since = *self.refused_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() >= refusal.patience() {
-                        return Err(refused(&decision));
-                    }
-                }
+                // A process that was frozen since it looked must look again: addresses may have changed hands.
+                Decision::Act(stage) if round < Self::FRESH => self.act(observer, stage).await?,
+                Decision::Act(_) | Decision::Wait(_) => {}
+                Decision::Refuse(refusal) => self.refuse(refusal, &decision)?,
             }
             if !matches!(decision, Decision::Refuse(_)) {
-                self.refused_since = None;
+                self.refused = None;
             }
             let changed = self.last.as_ref() != Some(&decision);
             let acted = matches!(decision, Decision::Act(_));
@@ -137,29 +142,59 @@ impl<'d> Run<'d> {
         }
     }
 
-    async fn act(&mut self, observer: &mut Observer, stage: &Stage) {
+    async fn act(&mut self, observer: &mut Observer, stage: &Stage) -> Result<(), Failure> {
         for (action, outcome) in observer.execute(stage).await {
             match outcome {
                 Outcome::Done => tracing::debug!(stage = %stage.kind, "{action}"),
                 Outcome::Moot(why) => tracing::debug!(stage = %stage.kind, "no longer needed: {action}: {why}"),
-                Outcome::Failed(why) => tracing::warn!(stage = %stage.kind, "failed: {action}: {why}"),
+                Outcome::Failed(why) => {
+                    let sentence = format!("failed: {action}: {why}");
+                    if self.warned.insert(sentence.clone()) {
+                        tracing::warn!(stage = %stage.kind, "{sentence}");
+                    }
+                }
+                Outcome::Forbidden(why) => {
+                    let remedy = "give the user the commands cluster, config, info, dbsize and ping";
+                    return Err(Exit::Usage.saying(format!("not allowed: {action}: {why}; {remedy}")));
+                }
             }
         }
         self.stages += 1;
+        Ok(())
     }
 
-    /// One sentence a round, unless it is still the one of the round before; while things are waited for, one a second.
+    /// Final once the same refusal has stood long enough.
+    fn refuse(&mut self, refusal: &Refusal, decision: &Decision) -> Result<(), Failure> {
+        let which = discriminant(refusal);
+        let since = match self.refused {
+            Some((before, since)) if before == which => since,
+            _ => Instant::now(),
+        };
+        self.refused = Some((which, since));
+        match since.elapsed() >= refusal.patience() {
+            true => Err(refused(decision)),
+            false => Ok(()),
+        }
+    }
+
+    /// One sentence a round, unless it is still the one of the round before; about the same thing, one a second.
     fn tell(&mut self, observation: &Observation, decision: &Decision) {
-        let shown = self.progress.show(observation, self.desired, decision);
-        let still_waiting = matches!((&self.last, decision), (Some(Decision::Wait(_)), Decision::Wait(_)));
-        let is_news = self.last.as_ref() != Some(decision);
-        if shown || !is_news || (still_waiting && self.told.elapsed() < Duration::from_secs(1)) {
+        if self.progress.show(observation, self.desired, decision) || self.last.as_ref() == Some(decision) {
             return;
         }
-        self.told = Instant::now();
-        match decision {
-            Decision::Act(stage) => tracing::info!(stage = %stage.kind, "{stage}"),
-            _ => tracing::info!("{decision}"),
+        let stage = match decision {
+            Decision::Act(stage) => Some(stage),
+            _ => None,
+        };
+        let (kind, about) = (stage.map(|stage| stage.kind), discriminant(decision));
+        let is_same = |told: &(Discriminant<Decision>, Option<StageKind>, Instant)| (told.0, told.1) == (about, kind);
+        if self.told.as_ref().is_some_and(|told| is_same(told) && told.2.elapsed() < Duration::from_secs(1)) {
+            return;
+        }
+        self.told = Some((about, kind, Instant::now()));
+        match stage {
+            Some(stage) => tracing::info!(stage = %stage.kind, "{stage}"),
+            None => tracing::info!("{decision}"),
         }
     }
 
@@ -174,7 +209,7 @@ impl<'d> Run<'d> {
             Some(decision) => {
                 Exit::Unfinished.saying(format!("the deadline is reached while {decision}; run this again to go on"))
             }
-            None => Exit::Unavailable.saying("DNS led to nobody before the deadline; see --service and --dns-server"),
+            None => Exit::Unavailable.saying("the deadline came before DNS and everybody it names had answered once"),
         }
     }
 }
@@ -189,12 +224,16 @@ fn refused(decision: &Decision) -> Failure {
 /// Puts lowered settings back where a run ends early. Bounded; what cannot be reached keeps its mark, and the next run
 /// does it.
 async fn give_back(observer: &mut Observer, desired: &DesiredTopology) {
-    const LIMIT: Duration = Duration::from_secs(3);
+    const LIMIT: Duration = Duration::from_secs(10);
     let put_back = async {
         let deadline = Instant::now() + LIMIT;
         while let Some(stage) = restore(&observer.round(deadline).await, desired) {
             tracing::info!(stage = %stage.kind, "{stage}");
-            observer.execute(&stage).await;
+            let outcomes = observer.execute(&stage).await;
+            if !outcomes.iter().any(|(_, outcome)| *outcome == Outcome::Done) {
+                tracing::warn!("settings could not be put back; run this again");
+                break;
+            }
         }
     };
     if timeout(LIMIT, put_back).await.is_err() {

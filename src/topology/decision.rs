@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::desired::{Shape, count};
 use super::identity::{Mark, Settings};
-use super::membership::Label;
+use super::membership::{Label, Stranger};
 use super::node::{Endpoint, NodeId};
+use super::observation::NodeReport;
 use super::refusal::Refusal;
 use super::slot::{SlotRange, SlotSet};
 
@@ -70,8 +72,9 @@ pub enum Deed {
     /// CONFIG SET of a mark that keeps the settings as they were, and of lowered ones, in one command; only while the
     /// node still knows of no slot and no key.
     Lower(Mark, Settings),
-    /// CONFIG SET of the mark and of settings as they were, in one command: first the node timeout, and with the bare mark
-    /// the rest.
+    /// CONFIG SET of the node timeout as it was, alone: nobody can write yet.
+    RestoreTimeout(Duration),
+    /// CONFIG SET of the bare mark and of all settings as they were, in one command.
     Restore(Mark, Settings),
     /// CLUSTER SET-CONFIG-EPOCH.
     SetEpoch(u64),
@@ -109,6 +112,37 @@ pub enum Blocker {
     NotOk(Label),
     /// A replica does not follow its primary yet.
     NotFollowing(Label),
+    /// No node says of itself that it owns the slots of this shard: one is missing, or a failover is under way.
+    NoPrimary(usize),
+    /// A replica holds keys of a primary that is not here: it is not to copy anybody else.
+    HoldsCopy(Label),
+    /// A node that is not ours answers where one of ours should.
+    Foreign(Stranger),
+}
+
+impl Deed {
+    /// Whether the node is still in the state that the deed was decided for. Asked right before it is done: the
+    /// observation may be old, and another run, or another cluster's, may have been there meanwhile.
+    pub fn still_fits(&self, now: &NodeReport) -> bool {
+        let carried = Mark::parse(&now.name);
+        let is_lowered = now.settings.are_lowered();
+        match self {
+            Self::Lower(mark, _) | Self::Announce(mark)
+                if carried.as_ref().is_some_and(|own| own.cluster != mark.cluster) =>
+            {
+                false
+            }
+            Self::Lower(..) => !is_lowered && now.keys == 0 && now.cluster.slots_assigned == 0,
+            Self::Announce(_) => carried.is_none_or(|own| own.forming.is_none()),
+            Self::RestoreTimeout(_) | Self::Restore(..) => is_lowered,
+            Self::SetEpoch(_) | Self::Meet(..) | Self::AddSlots(_) | Self::Replicate(_) => true,
+        }
+    }
+
+    /// Whether that has to be asked: the server itself refuses the others where they do not fit.
+    pub fn must_be_checked(&self) -> bool {
+        matches!(self, Self::Lower(..) | Self::Announce(_) | Self::RestoreTimeout(_) | Self::Restore(..))
+    }
 }
 
 impl Blocker {
@@ -158,10 +192,10 @@ impl fmt::Display for Action {
                 "{node} is named {mark}, with a node timeout of {} ms while nothing is stored",
                 settings.node_timeout.as_millis()
             ),
-            Deed::Restore(mark, settings) => match mark.forming {
-                Some(_) => write!(f, "{node} gets its node timeout of {} ms back", settings.node_timeout.as_millis()),
-                None => write!(f, "{node} takes writes"),
-            },
+            Deed::RestoreTimeout(timeout) => {
+                write!(f, "{node} gets its node timeout of {} ms back", timeout.as_millis())
+            }
+            Deed::Restore(..) => write!(f, "{node} takes writes"),
             Deed::SetEpoch(epoch) => write!(f, "{node} gets epoch {epoch}"),
             Deed::Meet(_, endpoint) => write!(f, "{node} meets {endpoint}"),
             Deed::AddSlots(ranges) => write!(f, "{node} gets the slots {}", ranges.iter().collect::<SlotSet>()),
@@ -183,6 +217,9 @@ impl fmt::Display for Blocker {
             Self::Outdated(observer, about) => write!(f, "{observer} has not heard the news of {about}"),
             Self::NotOk(node) => write!(f, "{node} does not say ok"),
             Self::NotFollowing(node) => write!(f, "{node} does not follow its primary"),
+            Self::NoPrimary(shard) => write!(f, "shard {shard} has no primary"),
+            Self::HoldsCopy(node) => write!(f, "{node} holds a copy of a primary that is not here"),
+            Self::Foreign(stranger) => stranger.fmt(f),
         }
     }
 }

@@ -167,7 +167,7 @@ fn absences(observation: &Observation, membership: &Membership<'_>) -> impl Iter
     let unresolved: Vec<_> = observation
         .unresolved
         .iter()
-        .filter(|pod| !membership.members.iter().any(|member| member.pod.as_ref() == Some(pod)))
+        .filter(|pod| !membership.has(pod))
         .map(|pod| {
             degraded(
                 "unresolved",

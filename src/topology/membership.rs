@@ -20,10 +20,12 @@ pub struct Membership<'a> {
     pub members: Vec<Member<'a>>,
     /// Nodes that answered and are not ours.
     pub strangers: Vec<Stranger>,
-    /// Addresses that gave no report.
+    /// Addresses that gave no report, but for further ones of a pod that answers elsewhere.
     pub silent: Vec<(Label, &'a Silence)>,
     /// Which of the members know each other.
     pub islands: Islands,
+    /// Whose members they are.
+    pub cluster: ClusterId,
 }
 
 /// A node of ours.
@@ -110,13 +112,20 @@ impl<'a> Membership<'a> {
         }
         settle_names(&mut members, observation);
         members.sort_by(|a, b| a.rank().cmp(&b.rank()));
+        let is_here = |pod: &PodName| members.iter().any(|member| member.pod.as_ref() == Some(pod));
         let silent = observation
             .peers
             .iter()
+            .filter(|peer| peer.pod.as_ref().is_none_or(|pod| !is_here(pod)))
             .filter_map(|peer| peer.answer.as_ref().err().map(|why| (peer.label(), why)))
             .collect();
         let islands = Islands::of(members.iter().map(|member| member.report));
-        Self { members, strangers, silent, islands }
+        Self { members, strangers, silent, islands, cluster: cluster.clone() }
+    }
+
+    /// Whether a member runs in this pod.
+    pub fn has(&self, pod: &PodName) -> bool {
+        self.members.iter().any(|member| member.pod.as_ref() == Some(pod))
     }
 
     /// The member of this id.

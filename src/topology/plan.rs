@@ -42,15 +42,32 @@ const STAGES: [(StageKind, StagePlan); 5] = [
 ];
 
 /// Decides what comes next. Pure and total; never acts on a node that did not answer in this observation.
+///
+/// Lowered settings go back when forming is over, and before anything else where clients could write beside them or
+/// where nodes, too slow for a short timeout, lose sight of each other.
 pub fn plan(observation: &Observation, desired: &DesiredTopology, policy: &Policy) -> Decision {
     let membership = Membership::of(observation, &desired.cluster);
     let decision = form(observation, &membership, desired, policy);
     let over = matches!(decision, Decision::Converged(_) | Decision::Refuse(_));
-    let has_data = membership.members.iter().any(|member| member.report.keys > 0);
     match restore::stage(&membership) {
-        Some(stage) if over || has_data => Decision::Act(stage),
+        Some(stage) if over || takes_writes(&membership) || flaps(&membership, &decision) => Decision::Act(stage),
         _ => decision,
     }
+}
+
+/// Whether there are keys, or a node whose settings are not lowered could take some.
+fn takes_writes(membership: &Membership<'_>) -> bool {
+    membership.members.iter().any(|member| {
+        let is_open = !member.report.settings.are_lowered();
+        member.report.keys > 0 || (is_open && slots::owns_slots(member) && member.report.cluster.ok)
+    })
+}
+
+/// Whether all say ok, and yet somebody cannot reach somebody.
+fn flaps(membership: &Membership<'_>, decision: &Decision) -> bool {
+    let all_ok = membership.members.iter().all(|member| member.report.cluster.ok);
+    let suspects = |blocker: &Blocker| matches!(blocker, Blocker::Suspects(..));
+    all_ok && matches!(decision, Decision::Wait(blockers) if blockers.iter().any(suspects))
 }
 
 fn form(
@@ -84,24 +101,18 @@ fn form(
 
 /// Who is missing, by name where names are known; never empty while members are missing.
 fn absences(observation: &Observation, membership: &Membership<'_>, desired: &DesiredTopology) -> Vec<Blocker> {
-    let is_here = |pod: &str| {
-        membership.members.iter().any(|member| member.pod.as_ref().is_some_and(|name| name.as_str() == pod))
-    };
-    let silent = membership
-        .silent
-        .iter()
-        .filter(|(label, _)| label.pod.as_ref().is_none_or(|pod| !is_here(pod.as_str())))
-        .map(|(label, why)| Blocker::Silent(label.clone(), why.to_string()));
+    let silent = membership.silent.iter().map(|(label, why)| Blocker::Silent(label.clone(), why.to_string()));
     let unresolved = observation
         .unresolved
         .iter()
-        .filter(|pod| !is_here(pod.as_str()))
+        .filter(|pod| !membership.has(pod))
         .map(|pod| Blocker::Unresolved(pod.to_string()));
     let mut blockers: Vec<_> = silent.chain(unresolved).collect();
     let (present, wanted) = (membership.members.len(), desired.shape.members());
     if blockers.len() < wanted.saturating_sub(present) {
         blockers.push(Blocker::TooFew { present, wanted });
     }
+    blockers.extend(membership.strangers.iter().cloned().map(Blocker::Foreign));
     blockers
 }
 

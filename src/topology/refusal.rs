@@ -60,6 +60,8 @@ pub enum Refusal {
         owner: NodeId,
         /// Where it was last known to be.
         endpoint: Option<Endpoint>,
+        /// Who holds a copy of its keys.
+        copy: Option<Label>,
     },
     /// A server is too old to carry our mark.
     TooOld {
@@ -76,7 +78,7 @@ impl Refusal {
     pub fn patience(&self) -> Duration {
         match self {
             Self::TooOld { .. } => Duration::ZERO,
-            Self::DataWithoutSlots { .. } | Self::OtherShards { .. } => Duration::from_secs(2),
+            Self::DataWithoutSlots { .. } | Self::OtherShards { .. } => Duration::from_secs(5),
             Self::Foreign(_)
             | Self::DataWithoutNodesConf { .. }
             | Self::TwoIslands { .. }
@@ -132,7 +134,14 @@ impl Refusal {
                 "say `--shards {primaries}`; bootstrap moves no slots: to change the number of shards, move them with \
                  `valkey-cli --cluster rebalance` first"
             ),
-            Self::LostSlots { owner, .. } => format!(
+            Self::LostSlots { owner, copy: Some(copy), .. } => format!(
+                "{copy} holds a copy: bring the node {} back with its directory, or wait until {copy} has taken over; only \
+                 if that never comes and the node is gone for good, `valkey-cli -h {} -p {} CLUSTER FAILOVER TAKEOVER`",
+                owner.short(),
+                copy.address.ip(),
+                copy.address.port()
+            ),
+            Self::LostSlots { owner, copy: None, .. } => format!(
                 "bring the node {} back with its directory; only if its data is gone for good, give the slots up with \
                  `valkey-cli --cluster fix`",
                 owner.short()
@@ -174,7 +183,7 @@ impl fmt::Display for Refusal {
                     more => format!("{more} primaries"),
                 }
             ),
-            Self::LostSlots { slots, owner, endpoint } => {
+            Self::LostSlots { slots, owner, endpoint, .. } => {
                 write!(f, "the slots {slots} belong to the node {}", owner.short())?;
                 if let Some(endpoint) = endpoint {
                     write!(f, " (last seen at {endpoint})")?;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, Pipeline, RedisConnectionInfo, RedisResult,
-    Value,
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, Pipeline, RedisConnectionInfo, RedisError,
+    RedisResult, Value,
 };
 
 use super::error::silence;
@@ -63,16 +63,25 @@ impl Connection {
             auth.arg(username);
         }
         auth.arg(password.reveal());
-        auth.query_async::<()>(&mut self.inner).await.map_err(|error| match silence(&error) {
-            Silence::Unusable(why) => Silence::Denied(why),
-            other => other,
-        })
+        auth.query_async::<()>(&mut self.inner).await.map_err(|error| refusal(&error))
     }
 
     /// Sends commands in one piece; one result a command.
     pub(super) async fn send(&mut self, mut commands: Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
         commands.ignore_errors();
         commands.query_async(&mut self.inner).await
+    }
+}
+
+/// What the server says to our password, where it is known not to repeat it; a server that does not know AUTH quotes its
+/// arguments.
+fn refusal(error: &RedisError) -> Silence {
+    match silence(error) {
+        Silence::Unusable(why) if why.contains("without any password configured") => {
+            Silence::Denied("it has no password, and we were given one".to_owned())
+        }
+        Silence::Unusable(_) => Silence::Denied("it does not take AUTH".to_owned()),
+        other => other,
     }
 }
 

@@ -30,23 +30,27 @@ pub(super) fn silence(error: &RedisError) -> Silence {
     }
 }
 
-/// What came of an action that the server answered with an error.
+/// What came of an action that the server answered with an error. What the server will never let us do is not to be
+/// tried again.
 pub(super) fn outcome(error: &RedisError) -> Outcome {
     let what = describe(error);
-    match MOOT.iter().any(|text| what.contains(text)) {
-        true => Outcome::Moot(what),
-        false => Outcome::Failed(what),
+    match error.code() {
+        Some("NOPERM") => Outcome::Forbidden(what),
+        _ if MOOT.iter().any(|text| what.contains(text)) => Outcome::Moot(what),
+        _ => Outcome::Failed(what),
     }
 }
 
-/// The server's own words, else the library's. Never a secret: the server does not repeat them, and the library's
-/// errors carry no arguments.
+/// The server's own words, else the library's. To AUTH the server's words may hold the password: see `Connection`.
 fn describe(error: &RedisError) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
     }
     if error.is_connection_refusal() {
         return "connection refused".to_owned();
+    }
+    if error.is_connection_dropped() {
+        return format!("{error}; if it stays so: is protected-mode on there, or maxclients reached?");
     }
     match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),

@@ -3,11 +3,12 @@
 //! A primary that saw itself without a majority stays at fail for `min(max(cluster-node-timeout, 500 ms), 5 s)` after
 //! the last time it did (`clusterUpdateState` in `cluster_legacy.c`), and an empty cluster counts as one. So the timeout
 //! is lowered before slots are given. Until it is put back, `min-replicas-to-write` lets no client write, so no first byte
-//! of user data comes to live under a lowered timeout, whoever dies when. Without its sync delay a primary serves its
+//! of user data comes to live under a lowered timeout, also when we die. Without its sync delay a primary serves its
 //! replicas at once.
 
 use std::time::Duration;
 
+use super::restore::originals;
 use super::{Deed, Step};
 use crate::topology::desired::{DesiredTopology, Policy};
 use crate::topology::identity::{Mark, Settings};
@@ -16,7 +17,7 @@ use crate::topology::membership::{Member, Membership};
 pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, policy: &Policy) -> Step {
     let lower = policy.hurry && is_empty(membership);
     let actions = membership.members.iter().filter_map(|member| {
-        let forming = member.mark.as_ref().and_then(|mark| mark.forming).or_else(|| lost_settings(member, membership));
+        let forming = originals(member, membership);
         let mut mark = Mark { cluster: desired.cluster.clone(), pod: member.pod.clone(), forming };
         match forming {
             None if lower => {
@@ -28,18 +29,6 @@ pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, polic
         }
     });
     Step::act(actions.collect())
-}
-
-/// The settings to put back on a node whose lowered ones nobody speaks for: two runs that cross may leave it so. Pods of
-/// one set are configured alike, so another member's count, and else the server's defaults.
-fn lost_settings(member: &Member<'_>, membership: &Membership<'_>) -> Option<Settings> {
-    let is_lost =
-        member.report.settings.are_lowered() && member.mark.as_ref().is_none_or(|mark| mark.forming.is_none());
-    let known = membership.members.iter().find_map(|other| match other.mark.as_ref().and_then(|mark| mark.forming) {
-        None => (!other.report.settings.are_lowered()).then_some(other.report.settings),
-        forming => forming,
-    });
-    is_lost.then(|| known.unwrap_or(Settings::DEFAULT))
 }
 
 /// No slot assigned in any view, no key anywhere.

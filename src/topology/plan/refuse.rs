@@ -2,24 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use super::slots::{claimed, owns_slots};
+use super::slots::{claimed, contested, owns_slots};
 use crate::topology::desired::DesiredTopology;
 use crate::topology::membership::{Label, Member, Membership};
-use crate::topology::node::{Endpoint, NodeId};
+use crate::topology::node::{Endpoint, NodeId, Role};
 use crate::topology::refusal::Refusal;
 use crate::topology::slot::SlotSet;
 use crate::topology::version::Version;
 
 /// The gravest reason to refuse, if there is any.
 pub(super) fn check(membership: &Membership<'_>, desired: &DesiredTopology) -> Option<Refusal> {
-    let missing = desired.shape.members().saturating_sub(membership.members.len());
+    let wanted = desired.shape.members();
+    let is_complete = membership.members.len() >= wanted;
+    // While somebody has not answered at all, a stranger may turn out to be tied to him.
+    let all_answered = membership.members.len() + membership.strangers.len() >= wanted;
     old_server(membership)
         .or_else(|| data_without_nodes_conf(membership, desired))
         .or_else(|| two_islands(membership))
         .or_else(|| data_without_slots(membership))
-        .or_else(|| match missing {
-            0 => lost_slots(membership).or_else(|| other_shape(membership, desired)),
-            _ => membership.strangers.first().cloned().map(Refusal::Foreign),
+        .or_else(|| is_complete.then(|| lost_slots(membership).or_else(|| other_shape(membership, desired)))?)
+        .or_else(|| {
+            (!is_complete && all_answered).then(|| membership.strangers.first().cloned().map(Refusal::Foreign))?
         })
 }
 
@@ -67,21 +70,33 @@ fn data_without_slots(membership: &Membership<'_>) -> Option<Refusal> {
         .map(|member| Refusal::DataWithoutSlots { node: member.label(), keys: member.report.keys })
 }
 
-/// Slots that no member claims and that some view gives to a node that is not here, by owner.
+/// Whether the node is a replica of this one and holds keys: a copy of its own, whoever claims the slots meanwhile.
+fn holds_copy(member: &Member<'_>, primary: NodeId) -> bool {
+    member.report.keys > 0 && member.report.myself().role == Role::Replica(Some(primary))
+}
+
+/// Slots that some view gives to a node that is not here, by owner: those that no member claims, and those of which a
+/// member holds that node's copy.
 fn lost_slots(membership: &Membership<'_>) -> Option<Refusal> {
     let claimed = claimed(membership);
     let mut lost: BTreeMap<NodeId, (SlotSet, Option<Endpoint>)> = BTreeMap::new();
-    for entry in membership.members.iter().flat_map(|member| member.report.view.entries()) {
-        if entry.slots.is_empty() || membership.get(entry.id).is_some() {
-            continue;
-        }
-        let slots = entry.slot_set().without(&claimed);
-        if !slots.is_empty() {
-            lost.entry(entry.id).or_insert((SlotSet::EMPTY, entry.endpoint())).0.add(&slots);
+    for from in &membership.members {
+        for entry in from.report.view.entries() {
+            if entry.slots.is_empty() || membership.get(entry.id).is_some() {
+                continue;
+            }
+            let slots = match holds_copy(from, entry.id) {
+                true => entry.slot_set(),
+                false => entry.slot_set().without(&claimed),
+            };
+            if !slots.is_empty() {
+                lost.entry(entry.id).or_insert((SlotSet::EMPTY, entry.endpoint())).0.add(&slots);
+            }
         }
     }
     let (owner, (slots, endpoint)) = lost.into_iter().next()?;
-    Some(Refusal::LostSlots { slots: Box::new(slots), owner, endpoint })
+    let copy = membership.members.iter().find(|member| holds_copy(member, owner)).map(Member::label);
+    Some(Refusal::LostSlots { slots: Box::new(slots), owner, endpoint, copy })
 }
 
 fn other_shape(membership: &Membership<'_>, desired: &DesiredTopology) -> Option<Refusal> {
@@ -92,5 +107,7 @@ fn other_shape(membership: &Membership<'_>, desired: &DesiredTopology) -> Option
     let primaries = membership.members.iter().filter(|member| owns_slots(member)).count();
     let shards = usize::from(shape.shards.get());
     let too_few = primaries < shards && claimed(membership) == SlotSet::ALL;
-    (primaries > shards || too_few).then_some(Refusal::OtherShards { primaries, shape })
+    // Where two claim one slot, a primary of before a failover is back and has not heard of it yet.
+    let too_many = primaries > shards && contested(membership).is_none();
+    (too_many || too_few).then_some(Refusal::OtherShards { primaries, shape })
 }

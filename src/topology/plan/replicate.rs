@@ -14,12 +14,14 @@ struct Shard<'m, 'a> {
 }
 
 pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, _: &Policy) -> Step {
-    let mut shards: Vec<Shard<'_, '_>> = primaries(membership, desired.shape.shards.get())
-        .into_iter()
-        .flatten()
-        .filter(|primary| owns_slots(primary))
-        .map(|primary| Shard { primary, replicas: Vec::new() })
-        .collect();
+    let primaries = primaries(membership, desired.shape.shards.get());
+    let headless = primaries.iter().enumerate().filter(|(_, primary)| !primary.is_some_and(owns_slots));
+    let headless: Vec<_> = headless.map(|(shard, _)| Blocker::NoPrimary(shard)).collect();
+    if !headless.is_empty() {
+        return Step::Wait(headless);
+    }
+    let mut shards: Vec<Shard<'_, '_>> =
+        primaries.into_iter().flatten().map(|primary| Shard { primary, replicas: Vec::new() }).collect();
     let mut unplaced = Vec::new();
     for member in membership.members.iter().filter(|member| !owns_slots(member)) {
         let following = match member.report.myself().role {
@@ -32,7 +34,7 @@ pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, _: &P
         }
     }
     let wanted = usize::from(desired.shape.replicas);
-    unplaced.extend(surplus(&mut shards, wanted));
+    unplaced.extend(surplus(&mut shards, wanted, membership));
 
     let (mut actions, mut blockers) = (Vec::new(), Vec::new());
     for member in unplaced {
@@ -40,9 +42,9 @@ pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, _: &P
             continue;
         };
         shard.replicas.push(member);
-        match follow(member, shard.primary) {
+        match follow(member, shard.primary, membership) {
             Ok(action) => actions.push(action),
-            Err(blocker) => blockers.push(blocker),
+            Err(blocker) => blockers.push(*blocker),
         }
     }
     match actions.is_empty() && !blockers.is_empty() {
@@ -51,16 +53,33 @@ pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, _: &P
     }
 }
 
-/// Takes as many replicas out of shards with too many as shards with too few lack.
-fn surplus<'m, 'a>(shards: &mut [Shard<'m, 'a>], wanted: usize) -> Vec<&'m Member<'a>> {
+/// Takes as many replicas out of shards with too many as shards with too few lack. Those that stay have a whole copy, and
+/// nobody is taken from a primary that somebody cannot reach.
+fn surplus<'m, 'a>(shards: &mut [Shard<'m, 'a>], wanted: usize, membership: &Membership<'_>) -> Vec<&'m Member<'a>> {
     let lacking: usize = shards.iter().map(|shard| wanted.saturating_sub(shard.replicas.len())).sum();
     let mut moved = Vec::new();
     for shard in shards {
+        shard.replicas.sort_by_key(|replica| !is_in_sync(replica));
+        let in_sync = shard.replicas.iter().filter(|replica| is_in_sync(replica)).count();
+        if in_sync < wanted || is_suspected(shard.primary, membership) {
+            continue;
+        }
         while shard.replicas.len() > wanted && moved.len() < lacking {
             moved.extend(shard.replicas.pop());
         }
     }
     moved
+}
+
+fn is_in_sync(replica: &Member<'_>) -> bool {
+    replica.report.replication.link.as_ref().is_some_and(|link| link.up && !link.syncing)
+}
+
+fn is_suspected(primary: &Member<'_>, membership: &Membership<'_>) -> bool {
+    membership.members.iter().any(|member| {
+        let entry = member.report.view.get(primary.id());
+        entry.is_some_and(|entry| entry.flags.suspected || entry.flags.failed)
+    })
 }
 
 /// The shard that the node is to join: that of its own ordinal where it lacks a replica, else the one that lacks most.
@@ -79,12 +98,16 @@ fn gap<'s, 'm, 'a>(
         .map(|(_, shard)| shard)
 }
 
-/// REPLICATE works on an empty primary or a replica, towards a node that it knows as a primary.
-fn follow(member: &Member<'_>, primary: &Member<'_>) -> Result<Action, Blocker> {
+/// REPLICATE works on an empty primary or a replica, towards a node that it knows as a primary. The copy of a primary that
+/// is not here is never given up for another's.
+fn follow(member: &Member<'_>, primary: &Member<'_>, membership: &Membership<'_>) -> Result<Action, Box<Blocker>> {
     let knows = member.report.view.get(primary.id()).is_some_and(|entry| entry.role.is_primary());
-    let may = is_free(member) || !member.report.myself().role.is_primary();
-    match knows && may {
-        true => Ok(member.act(Deed::Replicate(primary.id()))),
-        false => Err(Blocker::Outdated(member.label(), primary.label())),
+    match member.report.myself().role {
+        Role::Replica(former) if member.report.keys > 0 && !former.is_some_and(|id| membership.get(id).is_some()) => {
+            Err(Box::new(Blocker::HoldsCopy(member.label())))
+        }
+        Role::Replica(_) if knows => Ok(member.act(Deed::Replicate(primary.id()))),
+        Role::Primary if knows && is_free(member) => Ok(member.act(Deed::Replicate(primary.id()))),
+        _ => Err(Box::new(Blocker::Outdated(member.label(), primary.label()))),
     }
 }

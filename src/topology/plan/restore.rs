@@ -3,7 +3,7 @@
 use super::{Deed, Stage, StageKind};
 use crate::topology::desired::DesiredTopology;
 use crate::topology::identity::{Mark, Settings};
-use crate::topology::membership::Membership;
+use crate::topology::membership::{Member, Membership};
 use crate::topology::observation::Observation;
 
 /// What puts every lowered setting back, where any is lowered: the last thing to do for a run that gives up.
@@ -13,25 +13,30 @@ pub fn restore(observation: &Observation, desired: &DesiredTopology) -> Option<S
 
 /// First the timeouts, everywhere; only then may clients write, anywhere.
 pub(super) fn stage(membership: &Membership<'_>) -> Option<Stage> {
-    let lowered = || {
-        membership.members.iter().filter_map(|member| {
-            let mark = member.mark.clone()?;
-            let settings = mark.forming?;
-            Some((member, mark, settings))
-        })
-    };
-    let timeouts =
-        lowered().filter(|(member, _, settings)| member.report.settings.node_timeout != settings.node_timeout);
-    let mut actions: Vec<_> = timeouts
-        .map(|(member, mark, settings)| {
-            let first = Settings { node_timeout: settings.node_timeout, ..member.report.settings };
-            member.act(Deed::Restore(mark, first))
-        })
-        .collect();
+    let lowered = || membership.members.iter().filter_map(|member| Some((member, originals(member, membership)?)));
+    let timeouts = lowered().filter(|(member, settings)| member.report.settings.node_timeout != settings.node_timeout);
+    let mut actions: Vec<_> =
+        timeouts.map(|(member, settings)| member.act(Deed::RestoreTimeout(settings.node_timeout))).collect();
     if actions.is_empty() {
-        let rest = lowered()
-            .map(|(member, mark, settings)| member.act(Deed::Restore(Mark { forming: None, ..mark }, settings)));
+        let rest = lowered().map(|(member, settings)| {
+            let mark = Mark { cluster: membership.cluster.clone(), pod: member.pod.clone(), forming: None };
+            member.act(Deed::Restore(mark, settings))
+        });
         actions.extend(rest);
     }
     (!actions.is_empty()).then_some(Stage { kind: StageKind::Restore, actions })
+}
+
+/// The settings that a lowered node is to have again: as its mark says. Two runs that cross may leave a node lowered
+/// without such a mark; pods of one set are configured alike, so then another member's count, and else the defaults.
+pub(super) fn originals(member: &Member<'_>, membership: &Membership<'_>) -> Option<Settings> {
+    let marked = |member: &Member<'_>| member.mark.as_ref().and_then(|mark| mark.forming);
+    if !member.report.settings.are_lowered() {
+        return None;
+    }
+    let of_others = || {
+        let unlowered = |other: &Member<'_>| (!other.report.settings.are_lowered()).then_some(other.report.settings);
+        membership.members.iter().find_map(|other| marked(other).or_else(|| unlowered(other)))
+    };
+    Some(marked(member).or_else(of_others).unwrap_or(Settings::DEFAULT))
 }

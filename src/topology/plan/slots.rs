@@ -49,7 +49,8 @@ fn known_owners(membership: &Membership<'_>) -> SlotSet {
     owned
 }
 
-fn contested(membership: &Membership<'_>) -> Option<Vec<Blocker>> {
+/// Who claims slots that another claims, too.
+pub(super) fn contested(membership: &Membership<'_>) -> Option<Vec<Blocker>> {
     let owners: Vec<_> = membership.members.iter().filter(|member| owns_slots(member)).collect();
     let mut blockers = Vec::new();
     let mut seen: Vec<(&Member<'_>, SlotSet)> = Vec::new();

@@ -1,6 +1,6 @@
 //! The commands that a server takes, with its own objections.
 
-use valkeeper::topology::{Action, Deed, Mark, NodeId, SlotRange};
+use valkeeper::topology::{Action, Deed, NodeId, SlotRange};
 
 use super::Sim;
 use super::node::{Host, Part};
@@ -15,21 +15,16 @@ impl Sim {
         if self.node_id(self.hosts[at].server.id) != action.on {
             return Err("another node answers here".to_owned());
         }
+        if action.deed.must_be_checked() && !action.deed.still_fits(&self.report(at)) {
+            return Err("the node has changed meanwhile".to_owned());
+        }
         let server = &mut self.hosts[at].server;
         match &action.deed {
-            Deed::Announce(mark) => {
-                if Mark::parse(&server.name).is_some_and(|mark| mark.forming.is_some()) {
-                    return Err("another run has lowered its settings".to_owned());
-                }
-                server.name = mark.to_string();
-            }
-            Deed::Lower(mark, settings) => {
-                if server.owners.iter().any(Option::is_some) || server.key_count() > 0 {
-                    return Err("not empty any more".to_owned());
-                }
+            Deed::Announce(mark) => server.name = mark.to_string(),
+            Deed::Lower(mark, settings) | Deed::Restore(mark, settings) => {
                 (server.name, server.settings) = (mark.to_string(), *settings);
             }
-            Deed::Restore(mark, settings) => (server.name, server.settings) = (mark.to_string(), *settings),
+            Deed::RestoreTimeout(timeout) => server.settings.node_timeout = *timeout,
             Deed::SetEpoch(epoch) => self.set_epoch(at, *epoch)?,
             Deed::Meet(id, endpoint) => {
                 let there = self.answering(endpoint.ip).map(|to| self.node_id(self.hosts[to].server.id));
