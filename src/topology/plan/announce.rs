@@ -42,10 +42,10 @@ pub(super) fn is_empty(membership: &Membership<'_>) -> bool {
 }
 
 fn lowered(member: &Member<'_>, members: usize) -> Settings {
-    /// Above this many nodes a small machine cannot keep all the links of half a second alive.
-    const MANY: usize = 64;
+    // A small machine cannot keep all the links of a large cluster alive at half a second.
     let shortest = match members {
-        0..=MANY => Duration::from_millis(500),
+        0..=32 => Duration::from_millis(500),
+        33..=64 => Duration::from_secs(1),
         _ => Duration::from_secs(2),
     };
     Settings {

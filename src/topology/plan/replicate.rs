@@ -103,7 +103,7 @@ fn gap<'s, 'm, 'a>(
 fn follow(member: &Member<'_>, primary: &Member<'_>, membership: &Membership<'_>) -> Result<Action, Box<Blocker>> {
     let knows = member.report.view.get(primary.id()).is_some_and(|entry| entry.role.is_primary());
     match member.report.myself().role {
-        Role::Replica(former) if member.report.keys > 0 && !former.is_some_and(|id| membership.get(id).is_some()) => {
+        Role::Replica(former) if member.report.keys > 0 && former.is_none_or(|id| membership.get(id).is_none()) => {
             Err(Box::new(Blocker::HoldsCopy(member.label())))
         }
         Role::Replica(_) if knows => Ok(member.act(Deed::Replicate(primary.id()))),
