@@ -104,7 +104,9 @@ impl Observer {
         };
         match timeout_at(limit, self.asking.join_next()).await {
             Ok(Some(Ok(found))) => self.found = found,
-            _ => self.found.trouble = vec!["DNS has not answered yet".to_owned()],
+            // What it said before says more.
+            _ if self.found.trouble.is_empty() => self.found.trouble.push("DNS has not answered yet".to_owned()),
+            _ => {}
         }
     }
 

@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use valkeeper::topology::parse::{ClusterInfo, Replication};
+use valkeeper::topology::parse::{ClusterInfo, ReplicaLink, Replication};
 use valkeeper::topology::{
-    ClusterId, Decision, Deed, DesiredTopology, NodeReport, Observation, Peer, PodName, Policy, Refusal, Settings,
-    Shape, Silence, Stage, StageKind, Version, View, parse, plan, restore,
+    ClusterId, Decision, Deed, DesiredTopology, Mark, NodeReport, Observation, Peer, PodName, Policy, Refusal,
+    Settings, Shape, Silence, Stage, StageKind, Version, View, parse, plan, restore,
 };
 
 const LOWERED: Settings = Settings {
@@ -148,4 +148,123 @@ fn who_is_missing_is_said_by_name_and_reason() {
         "waiting: valkey-1 (10.0.0.2:6379) is not ready: LOADING Valkey is loading the dataset in memory, valkey-2 has no \
          address in DNS"
     );
+}
+
+/// A node with this view: a line for each node it knows, `N role flags slots`, where the role is `primary` or the number
+/// of the node that is copied.
+fn member(node: usize, keys: u64, knows: &[(usize, &str, &str, &str)]) -> Peer {
+    let line = |(other, role, flags, slots): &(usize, &str, &str, &str)| {
+        let myself = if *other == node { "myself," } else { "" };
+        let (role, of) = match role.parse::<usize>() {
+            Ok(primary) => ("slave", id(primary)),
+            Err(_) => ("master", "-".to_owned()),
+        };
+        format!("{} {}:6379@16379 {myself}{role}{flags} {of} 0 0 {other} connected {slots}", id(*other), ip(*other))
+    };
+    let view = knows.iter().map(line).collect::<Vec<_>>().join("\n");
+    let mut peer = blank(node);
+    let report = peer.answer.as_deref_mut().unwrap();
+    report.view = View::new(parse::nodes(&view).unwrap()).unwrap();
+    report.cluster = ClusterInfo { ok: true, slots_assigned: 16_384, current_epoch: 9 };
+    report.keys = keys;
+    if !report.myself().role.is_primary() {
+        let link = ReplicaLink { up: true, syncing: false, last_heard: None };
+        report.replication = Replication { link: Some(link), offset: 0 };
+    }
+    peer
+}
+
+fn seen(peers: Vec<Peer>) -> Observation {
+    Observation { peers, ..Observation::default() }
+}
+
+#[test]
+fn a_copy_of_a_primary_that_is_gone_is_never_given_up_for_another() {
+    // Node 0 came back without its nodes.conf as node 2, over an old dump, and claims every slot.
+    let newcomer = member(2, 250_000, &[(2, "primary", "", "0-16383")]);
+    let replica = member(1, 270_000, &[(0, "primary", ",fail", "0-16383"), (1, "0", "", ""), (2, "primary", "", "")]);
+    let decision = decide(&seen(vec![newcomer, replica]), 1, 1, true);
+    let Decision::Refuse(refusal) = decision else { panic!("{decision}") };
+    assert!(refusal.to_string().starts_with("the slots 0-16383 belong to the node 00000000"), "{refusal}");
+    assert!(refusal.remedy().starts_with("valkey-1 holds a copy"), "{}", refusal.remedy());
+}
+
+#[test]
+fn of_too_many_replicas_one_with_a_whole_copy_stays() {
+    let view = [(0, "primary", "", "0-8191"), (1, "primary", "", "8192-16383"), (2, "0", "", ""), (3, "0", "", "")];
+    let mut observation = seen((0..4).map(|node| member(node, 10, &view)).collect());
+    let moved = |observation: &Observation| match decide(observation, 2, 1, false) {
+        Decision::Act(Stage { kind: StageKind::Replicate, actions }) => actions[0].label.to_string(),
+        other => other.to_string(),
+    };
+    report(&mut observation, 2).replication.link = Some(ReplicaLink { up: false, syncing: true, last_heard: None });
+    assert_eq!(moved(&observation), "valkey-2", "not the one that is in sync");
+    report(&mut observation, 3).replication.link = Some(ReplicaLink { up: false, syncing: true, last_heard: None });
+    assert!(moved(&observation).starts_with("waiting"), "{}", moved(&observation));
+}
+
+#[test]
+fn while_a_shard_has_no_primary_nobody_changes_sides() {
+    // Node 0 says already that it copies node 2; node 2 did not say yet that it took over.
+    let after = [(0, "2", "", ""), (1, "primary", "", "8192-16383"), (2, "primary", "", "0-8191"), (3, "1", "", "")];
+    let before = [(0, "primary", "", "0-8191"), (1, "primary", "", "8192-16383"), (2, "0", "", ""), (3, "1", "", "")];
+    let views = [after, before, before, before];
+    let observation = seen(views.iter().enumerate().map(|(node, view)| member(node, 10, view)).collect());
+    let decision = decide(&observation, 2, 1, false);
+    assert!(decision.to_string().contains("shard 0 has no primary"), "{decision}");
+}
+
+#[test]
+fn a_primary_of_before_a_failover_is_no_shard_too_many() {
+    let stale = [(0, "primary", "", "0-8191"), (1, "primary", "", "8192-16383"), (2, "0", "", ""), (3, "1", "", "")];
+    let now =
+        [(0, "primary", ",fail", ""), (1, "primary", "", "8192-16383"), (2, "primary", "", "0-8191"), (3, "1", "", "")];
+    let views = [stale, now, now, now];
+    let observation = seen(views.iter().enumerate().map(|(node, view)| member(node, 10, view)).collect());
+    let decision = decide(&observation, 2, 1, false);
+    assert!(decision.to_string().contains("valkey-0 and valkey-2 both claim the slots 0-8191"), "{decision}");
+}
+
+#[test]
+fn a_stranger_is_refused_only_when_everybody_has_answered() {
+    let mut observation = blanks(3);
+    report(&mut observation, 1).name = "other/valkey-1".to_owned();
+    assert!(matches!(decide(&observation, 3, 0, true), Decision::Refuse(Refusal::Foreign(_))));
+    observation.peers[2].answer = Err(Silence::Unreachable("connection refused".to_owned()));
+    let decision = decide(&observation, 3, 0, true);
+    assert!(matches!(decision, Decision::Wait(_)), "{decision}");
+    assert!(decision.to_string().contains("belongs to the cluster other"), "{decision}");
+}
+
+#[test]
+fn primaries_get_higher_epochs_than_those_that_will_copy_them() {
+    let mut observation = blanks(6);
+    for node in 0..6 {
+        let view = format!("{} :6379@16379 myself,master - 0 0 0 connected", id(node));
+        report(&mut observation, node).view = View::new(parse::nodes(&view).unwrap()).unwrap();
+    }
+    let stage = stage(decide(&observation, 3, 1, false));
+    let epoch = |node: usize| {
+        let action = stage.actions.iter().find(|action| action.on.as_str() == id(node)).unwrap();
+        if let Deed::SetEpoch(epoch) = action.deed { epoch } else { panic!("{action}") }
+    };
+    assert!((0..3).map(epoch).min() > (3..6).map(epoch).max(), "{stage}");
+}
+
+#[test]
+fn what_was_decided_on_an_old_look_is_not_done() {
+    let mut observation = blanks(1);
+    let node = report(&mut observation, 0);
+    let mark = |text: &str| Mark::parse(text).unwrap();
+    let lower = Deed::Lower(mark("ours/valkey-0/15000-0-10-5"), LOWERED);
+    let announce = Deed::Announce(mark("ours/valkey-0"));
+    let restore = Deed::Restore(mark("ours/valkey-0"), Settings::DEFAULT);
+    assert!(lower.still_fits(node) && announce.still_fits(node));
+    assert!(!restore.still_fits(node), "it takes writes already, and must not be closed again");
+    node.cluster.slots_assigned = 1;
+    assert!(!lower.still_fits(node), "it is not empty any more");
+    (node.name, node.settings) = ("ours/valkey-0/15000-0-10-5".to_owned(), LOWERED);
+    assert!(!announce.still_fits(node) && restore.still_fits(node), "its mark holds settings to put back");
+    node.name = "theirs/valkey-0".to_owned();
+    assert!(!lower.still_fits(node) && !announce.still_fits(node), "another cluster was quicker");
 }

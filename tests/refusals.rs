@@ -206,6 +206,34 @@ fn a_wrong_password_is_told_apart_from_a_missing_peer() {
 }
 
 #[test]
+fn a_server_that_quotes_what_it_does_not_know_is_not_quoted() {
+    let bed = Testbed::builder(&Valkey::newest())
+        .pods(1)
+        .config("rename-command", "AUTH \"\"")
+        .binary(env!("CARGO_BIN_EXE_valkeeper"))
+        .build()
+        .unwrap();
+    let mut command =
+        bed.valkeeper(&["bootstrap", "--shards", "1", "--replicas", "0", "--timeout", "2s", "--log-level", "trace"]);
+    let ended = Ended::of(command.env("VALKEY_PASSWORD", "hunter2-secret"), LIMIT).unwrap();
+    ended.expect(69, &["valkey-0 (", "does not let us in: it does not take AUTH"]);
+    assert!(!ended.to_string().contains("hunter2-secret"), "{ended}");
+}
+
+#[test]
+fn a_user_who_may_not_configure_is_told_so_at_once() {
+    let bed = Testbed::builder(&Valkey::newest())
+        .pods(1)
+        .config("user", "keeper on >keeper-secret ~* &* +@all -config|set")
+        .binary(env!("CARGO_BIN_EXE_valkeeper"))
+        .build()
+        .unwrap();
+    let mut command = bed.valkeeper(&["bootstrap", "--shards", "1", "--replicas", "0", "--username", "keeper"]);
+    let ended = Ended::of(command.env("VALKEY_PASSWORD", "keeper-secret"), LIMIT).unwrap();
+    ended.expect(64, &["not allowed: valkey-0 is named", "NOPERM", "give the user the commands"]);
+}
+
+#[test]
 fn wrong_usage_is_exit_64_and_says_what_is_wrong() {
     let bed = bed(1);
     for (args, text) in [

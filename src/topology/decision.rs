@@ -116,6 +116,8 @@ pub enum Blocker {
     NoPrimary(usize),
     /// A replica holds keys of a primary that is not here: it is not to copy anybody else.
     HoldsCopy(Label),
+    /// The shard of this primary lacks a replica, and another has one too many that it cannot spare yet.
+    NoneToSpare(Label),
     /// A node that is not ours answers where one of ours should.
     Foreign(Stranger),
 }
@@ -219,6 +221,9 @@ impl fmt::Display for Blocker {
             Self::NotFollowing(node) => write!(f, "{node} does not follow its primary"),
             Self::NoPrimary(shard) => write!(f, "shard {shard} has no primary"),
             Self::HoldsCopy(node) => write!(f, "{node} holds a copy of a primary that is not here"),
+            Self::NoneToSpare(primary) => {
+                write!(f, "{primary} lacks a replica, and no other shard can spare one before its copies are whole")
+            }
             Self::Foreign(stranger) => stranger.fmt(f),
         }
     }

@@ -47,6 +47,8 @@ pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, _: &P
             Err(blocker) => blockers.push(*blocker),
         }
     }
+    let lacking = shards.iter().filter(|shard| shard.replicas.len() < wanted);
+    blockers.extend(lacking.map(|shard| Blocker::NoneToSpare(shard.primary.label())));
     match actions.is_empty() && !blockers.is_empty() {
         true => Step::Wait(blockers),
         false => Step::act(actions),
