@@ -15,7 +15,9 @@ pub(super) fn all() -> Vec<Scenario> {
         story("twelve_nodes_form_while_dns_shows_nothing_then_half_then_all", (4, 2), dns_is_slow::<12>),
         story("a_single_node_is_a_cluster", (1, 0), in_reverse::<1>),
         story("pods_that_are_up_in_reverse_order_form", (3, 1), in_reverse::<6>),
-        story("a_pod_that_moves_between_meet_and_slots_is_found_again", (3, 1), moves_before_slots),
+        story("of_three_a_pod_that_moves_between_meet_and_slots_is_found_again", (1, 2), moves_before_slots::<3>),
+        story("of_six_a_pod_that_moves_between_meet_and_slots_is_found_again", (3, 1), moves_before_slots::<6>),
+        story("of_twelve_a_pod_that_moves_between_meet_and_slots_is_found_again", (4, 2), moves_before_slots::<12>),
         story("a_pod_that_moves_between_slots_and_replicate_is_found_again", (3, 1), moves_before_replicate),
         story("all_pods_that_move_at_once_are_found_again", (3, 1), all_move),
         story("a_bootstrap_killed_in_announce_is_continued", (3, 1), |world| killed_at(world, StageKind::Announce)),
@@ -24,8 +26,12 @@ pub(super) fn all() -> Vec<Scenario> {
         story("a_bootstrap_killed_in_slots_is_continued", (3, 1), |world| killed_at(world, StageKind::Slots)),
         story("a_bootstrap_killed_in_replicate_is_continued", (3, 1), |world| killed_at(world, StageKind::Replicate)),
         story("a_bootstrap_killed_in_restore_is_continued", (3, 1), |world| killed_at(world, StageKind::Restore)),
-        story("a_bootstrap_killed_at_every_stage_in_turn_is_continued", (3, 1), killed_at_each),
-        story("two_bootstraps_at_once_form_one_cluster", (3, 1), two_at_once),
+        story("a_bootstrap_of_three_killed_at_every_stage_in_turn_is_continued", (1, 2), killed_at_each::<3>),
+        story("a_bootstrap_of_six_killed_at_every_stage_in_turn_is_continued", (3, 1), killed_at_each::<6>),
+        story("a_bootstrap_of_twelve_killed_at_every_stage_in_turn_is_continued", (4, 2), killed_at_each::<12>),
+        story("two_bootstraps_at_once_form_one_cluster_of_three", (1, 2), two_at_once::<3>),
+        story("two_bootstraps_at_once_form_one_cluster_of_six", (3, 1), two_at_once::<6>),
+        story("two_bootstraps_at_once_form_one_cluster_of_twelve", (4, 2), two_at_once::<12>),
         story("a_pod_that_loses_its_disk_before_slots_joins_anew", (3, 1), disk_lost_before_slots),
         story("a_replica_that_loses_its_disk_joins_anew", (3, 1), replica_lost),
         story("a_bootstrap_of_a_finished_cluster_changes_nothing", (3, 1), rerun),
@@ -55,8 +61,8 @@ fn in_reverse<const PODS: usize>(world: &mut dyn World) -> Result<()> {
     converge(world)
 }
 
-fn moves_before_slots(world: &mut dyn World) -> Result<()> {
-    up(world, 6)?;
+fn moves_before_slots<const PODS: usize>(world: &mut dyn World) -> Result<()> {
+    up(world, PODS)?;
     reach(world, StageKind::Meet)?;
     world.restart(1, Place::Other)?;
     converge(world)
@@ -83,9 +89,9 @@ fn killed_at(world: &mut dyn World, stage: StageKind) -> Result<()> {
     converge(world)
 }
 
-fn killed_at_each(world: &mut dyn World) -> Result<()> {
+fn killed_at_each<const PODS: usize>(world: &mut dyn World) -> Result<()> {
     use StageKind::{Announce, Epochs, Meet, Replicate, Restore, Slots};
-    up(world, 6)?;
+    up(world, PODS)?;
     for stage in [Announce, Epochs, Meet, Slots, Replicate, Restore] {
         // The one before may have come further than it was to before it died.
         world.bootstrap_until(stage)?;
@@ -93,8 +99,8 @@ fn killed_at_each(world: &mut dyn World) -> Result<()> {
     converge(world)
 }
 
-fn two_at_once(world: &mut dyn World) -> Result<()> {
-    up(world, 6)?;
+fn two_at_once<const PODS: usize>(world: &mut dyn World) -> Result<()> {
+    up(world, PODS)?;
     let outcomes = world.bootstrap_twice()?;
     ensure!(outcomes == [Outcome::Converged; 2], "the two ended with {outcomes:?}");
     world.check()
