@@ -204,6 +204,17 @@ fn a_run_that_is_told_to_stop_puts_settings_back() {
 }
 
 #[test]
+fn a_node_that_somebody_opened_by_hand_gets_the_rest_of_its_settings_back() {
+    let bed = bed(&Valkey::newest(), 3);
+    bootstrap(&bed, &["--replicas", "0"]).expect(0, &[]);
+    let mark = "valkey-headless.test.svc.cluster.local/valkey-1/15000-0-10-5";
+    let set = ["SET", "cluster-announce-human-nodename", mark, "cluster-node-timeout", "500"];
+    cmd("CONFIG").arg(set.as_slice()).query::<()>(&mut bed.connection(1).unwrap()).unwrap();
+    bootstrap(&bed, &["--replicas", "0"]).expect(0, &["restore", "the cluster stands after"]);
+    assert_stands(&bed);
+}
+
+#[test]
 fn a_dry_run_says_what_comes_next_and_does_nothing() {
     let bed = bed(&Valkey::newest(), 6);
     let dry = bootstrap(&bed, &["--dry-run"]);

@@ -125,6 +125,33 @@ fn lowered_settings_that_nobody_speaks_for_are_those_of_the_other_members() {
 }
 
 #[test]
+fn what_a_mark_holds_goes_back_also_where_somebody_has_opened_the_node_by_hand() {
+    let mut observation = blanks(2);
+    for node in 0..2 {
+        report(&mut observation, node).name = format!("ours/valkey-{node}/15000-0-10-5");
+        report(&mut observation, node).settings = LOWERED;
+    }
+    let opened = report(&mut observation, 1);
+    opened.settings.min_replicas_to_write = 0;
+    let stage = restore(&observation, &desired(2, 0)).unwrap();
+    assert_eq!(stage.actions.len(), 2, "{stage}");
+    for action in &stage.actions {
+        let now = observation.reports().find(|(_, report)| report.id() == action.on).unwrap().1;
+        assert!(action.deed.still_fits(now), "{action}");
+    }
+}
+
+#[test]
+fn a_pod_that_gets_another_name_while_it_is_formed_keeps_what_its_mark_holds() {
+    let mut observation = blanks(1);
+    let node = report(&mut observation, 0);
+    (node.name, node.settings) = ("ours/valkey-7/15000-0-10-5".to_owned(), LOWERED);
+    let renamed = Deed::Announce(Mark::parse("ours/valkey-0/15000-0-10-5").unwrap());
+    assert!(renamed.still_fits(node));
+    assert!(!Deed::Announce(Mark::parse("ours/valkey-0").unwrap()).still_fits(node));
+}
+
+#[test]
 fn a_small_cluster_meets_in_full_and_a_large_one_round_a_ring() {
     for (nodes, meetings) in [(6, 6 * 5), (64, 64 * 63), (100, 100 * 7)] {
         let mut observation = blanks(nodes);

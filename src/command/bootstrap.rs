@@ -154,7 +154,7 @@ impl<'d> Run<'d> {
                     }
                 }
                 Outcome::Forbidden(why) => {
-                    let remedy = "give the user the commands cluster, config, info, dbsize and ping";
+                    let remedy = "give the user the commands cluster, config and info";
                     return Err(Exit::Usage.saying(format!("not allowed: {action}: {why}; {remedy}")));
                 }
             }

@@ -127,16 +127,16 @@ impl Deed {
     /// observation may be old, and another run, or another cluster's, may have been there meanwhile.
     pub fn still_fits(&self, now: &NodeReport) -> bool {
         let carried = Mark::parse(&now.name);
-        let is_lowered = now.settings.are_lowered();
         match self {
             Self::Lower(mark, _) | Self::Announce(mark)
                 if carried.as_ref().is_some_and(|own| own.cluster != mark.cluster) =>
             {
                 false
             }
-            Self::Lower(..) => !is_lowered && now.keys == 0 && now.cluster.slots_assigned == 0,
-            Self::Announce(_) => carried.is_none_or(|own| own.forming.is_none()),
-            Self::RestoreTimeout(_) | Self::Restore(..) => is_lowered,
+            Self::Lower(..) => !now.is_lowered() && now.keys == 0 && now.cluster.slots_assigned == 0,
+            // A bare mark must not take the place of one that holds settings.
+            Self::Announce(mark) => mark.forming.is_some() || carried.is_none_or(|own| own.forming.is_none()),
+            Self::RestoreTimeout(_) | Self::Restore(..) => now.is_lowered(),
             Self::SetEpoch(_) | Self::Meet(..) | Self::AddSlots(_) | Self::Replicate(_) => true,
         }
     }

@@ -307,7 +307,7 @@ fn views(membership: &Membership<'_>) -> Vec<Finding> {
 fn notes(observation: &Observation, membership: &Membership<'_>) -> Vec<Finding> {
     let mut notes = Vec::new();
     for member in &membership.members {
-        if member.mark.as_ref().is_some_and(|mark| mark.forming.is_some()) {
+        if member.report.is_lowered() {
             notes.push(degraded(
                 "forming",
                 format!(

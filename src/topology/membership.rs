@@ -86,8 +86,7 @@ impl<'a> Membership<'a> {
         let observed: BTreeSet<NodeId> = answered.iter().map(|(_, report)| report.id()).collect();
 
         let (mut members, mut strangers) = (Vec::new(), Vec::new());
-        for (peer, report) in &answered {
-            let (peer, report) = (*peer, *report);
+        for (peer, report) in answered.iter().copied() {
             let mark = Mark::parse(&report.name);
             let adoptable = || {
                 let mut island = answered.iter().filter(|(_, other)| ties.together(other.id(), report.id()));
@@ -112,15 +111,15 @@ impl<'a> Membership<'a> {
         }
         settle_names(&mut members, observation);
         members.sort_by(|a, b| a.rank().cmp(&b.rank()));
-        let is_here = |pod: &PodName| members.iter().any(|member| member.pod.as_ref() == Some(pod));
-        let silent = observation
+        let islands = Islands::of(members.iter().map(|member| member.report));
+        let mut membership = Self { members, strangers, silent: Vec::new(), islands, cluster: cluster.clone() };
+        membership.silent = observation
             .peers
             .iter()
-            .filter(|peer| peer.pod.as_ref().is_none_or(|pod| !is_here(pod)))
+            .filter(|peer| peer.pod.as_ref().is_none_or(|pod| !membership.has(pod)))
             .filter_map(|peer| peer.answer.as_ref().err().map(|why| (peer.label(), why)))
             .collect();
-        let islands = Islands::of(members.iter().map(|member| member.report));
-        Self { members, strangers, silent, islands, cluster: cluster.clone() }
+        membership
     }
 
     /// Whether a member runs in this pod.

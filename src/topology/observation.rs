@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use super::identity::{PodName, Settings};
+use super::identity::{Mark, PodName, Settings};
 use super::node::{NodeEntry, NodeId};
 use super::parse::{ClusterInfo, Replication};
 use super::version::Version;
@@ -83,6 +83,11 @@ impl NodeReport {
     /// Its id.
     pub fn id(&self) -> NodeId {
         self.view.myself.id
+    }
+
+    /// Whether it has settings to be put back: its mark holds them, or they can only be ours.
+    pub fn is_lowered(&self) -> bool {
+        self.settings.are_lowered() || Mark::parse(&self.name).is_some_and(|mark| mark.forming.is_some())
     }
 
     /// What it says of itself.

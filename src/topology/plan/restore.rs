@@ -31,12 +31,9 @@ pub(super) fn stage(membership: &Membership<'_>) -> Option<Stage> {
 /// without such a mark; pods of one set are configured alike, so then another member's count, and else the defaults.
 pub(super) fn originals(member: &Member<'_>, membership: &Membership<'_>) -> Option<Settings> {
     let marked = |member: &Member<'_>| member.mark.as_ref().and_then(|mark| mark.forming);
-    if !member.report.settings.are_lowered() {
-        return None;
-    }
     let of_others = || {
-        let unlowered = |other: &Member<'_>| (!other.report.settings.are_lowered()).then_some(other.report.settings);
+        let unlowered = |other: &Member<'_>| (!other.report.is_lowered()).then_some(other.report.settings);
         membership.members.iter().find_map(|other| marked(other).or_else(|| unlowered(other)))
     };
-    Some(marked(member).or_else(of_others).unwrap_or(Settings::DEFAULT))
+    member.report.is_lowered().then(|| marked(member).or_else(of_others).unwrap_or(Settings::DEFAULT))
 }
