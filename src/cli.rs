@@ -1,5 +1,6 @@
 //! The command line. What `--help` says is written here, for a person.
 
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::duration;
+use crate::topology::drain::SavePolicy;
 
 /// Forms and keeps a Valkey Cluster from inside its pods: no operator, no RBAC, no shell scripts.
 #[derive(Debug, Parser)]
@@ -37,6 +39,12 @@ pub enum Command {
     /// Finds the pods through DNS, introduces them to each other, gives out the slots and makes replicas. On a cluster
     /// that stands it changes nothing. It refuses, and says why, whenever to go on could cost data.
     Bootstrap(BootstrapArgs),
+    /// Hand this pod's shard over, save its data, and wait until that is done: the preStop hook of a stock server.
+    ///
+    /// A replica that is in sync takes over, which clients notice as a pause of some 50 ms; then this node saves. Where
+    /// nobody can take over, writes are held back while it saves. Run it as often as you like: what is done is not done
+    /// again. The node stays marked as leaving until its server is started again.
+    Drain(DrainArgs),
     /// Show the cluster at a glance; exit 1 and say why when something is wrong with it.
     Status(StatusArgs),
     /// Say what is wrong with the cluster and the command that mends it; changes nothing.
@@ -64,6 +72,56 @@ pub struct BootstrapArgs {
     /// How to print the cluster at the end.
     #[arg(short, long, env = "VALKEEPER_OUTPUT", value_enum, default_value_t = Output::Table)]
     pub output: Output,
+}
+
+/// `valkeeper drain`.
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    /// Which server.
+    #[command(flatten)]
+    pub own: OwnArgs,
+    /// How it is to end.
+    #[command(flatten)]
+    pub end: EndArgs,
+    /// How to print what was done.
+    #[arg(short, long, env = "VALKEEPER_OUTPUT", value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// Our own pod, and the server in it.
+#[derive(Debug, Args)]
+pub struct OwnArgs {
+    /// This pod's name, from the downward API.
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pub pod_name: Option<String>,
+    /// This pod's address, from the downward API; default: 127.0.0.1.
+    #[arg(long, env = "POD_IP", value_name = "ADDR")]
+    pub pod_ip: Option<IpAddr>,
+    /// The client port.
+    #[arg(long, env = "VALKEEPER_PORT", value_name = "PORT", default_value_t = 6379)]
+    pub port: u16,
+    /// Whether the server is a member of a cluster.
+    #[arg(long, env = "VALKEEPER_MODE", value_enum, default_value_t = Mode::Cluster)]
+    pub mode: Mode,
+    /// What lets us in.
+    #[command(flatten)]
+    pub credentials: CredentialArgs,
+}
+
+/// How a pod ends.
+#[derive(Debug, Args)]
+pub struct EndArgs {
+    /// How long it may take in all: what terminationGracePeriodSeconds says.
+    #[arg(
+        long, env = "VALKEEPER_GRACE_PERIOD", value_name = "DURATION", default_value = "30s", value_parser = duration
+    )]
+    pub grace_period: Duration,
+    /// How long to go on answering when all is done, so that clients notice; part of the grace period.
+    #[arg(long, env = "VALKEEPER_DELAY", value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub delay: Duration,
+    /// What is to be on disk in the end.
+    #[arg(long, env = "VALKEEPER_SAVE", value_enum, default_value_t = SaveMode::Auto)]
+    pub save: SaveMode,
 }
 
 /// `valkeeper status`.
@@ -182,6 +240,36 @@ pub struct LogArgs {
     /// What to log: error, warn, info, debug or trace.
     #[arg(long, global = true, env = "VALKEEPER_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub log_level: tracing::Level,
+}
+
+/// What kind of server it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// A member of a cluster.
+    Cluster,
+    /// A server on its own: there is nobody to hand over to.
+    Standalone,
+}
+
+/// What is to be on disk before a server stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SaveMode {
+    /// Everything: in the append-only file where there is one, else in an RDB.
+    Auto,
+    /// An RDB, whether there is an append-only file or not.
+    Always,
+    /// What is there.
+    Never,
+}
+
+impl From<SaveMode> for SavePolicy {
+    fn from(mode: SaveMode) -> Self {
+        match mode {
+            SaveMode::Auto => Self::Auto,
+            SaveMode::Always => Self::Always,
+            SaveMode::Never => Self::Never,
+        }
+    }
 }
 
 /// How results are printed.

@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 pub mod doctor;
+pub mod drain;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod status;

@@ -1,13 +1,13 @@
 //! From options to values that cannot be wrong.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::cli::{CredentialArgs, ReachArgs, ShapeArgs};
+use crate::cli::{CredentialArgs, OwnArgs, ReachArgs, ShapeArgs};
 use crate::exit::{Exit, Failure};
 use crate::topology::desired::Shape;
 use crate::topology::identity::ClusterId;
@@ -85,6 +85,11 @@ impl Reach {
             credentials: Credentials::new(&args.credentials)?,
         })
     }
+}
+
+/// Where our own server answers: at the pod's address, else at the loopback one.
+pub fn own_address(args: &OwnArgs) -> SocketAddr {
+    SocketAddr::new(args.pod_ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), args.port)
 }
 
 impl Credentials {

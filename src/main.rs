@@ -41,6 +41,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         match &cli.command {
             Command::Bootstrap(args) => command::bootstrap::run(args, stop).await,
             Command::Status(args) => command::status::run(args, stop).await,
+            Command::Drain(args) => command::drain::run(args, stop).await,
             Command::Doctor(args) => command::doctor::run(args).await,
             #[cfg(feature = "local")]
             Command::Local(args) => command::local::run(args, stop).await,

@@ -2,17 +2,21 @@
 //!
 //! No I/O, no clock, no randomness, no logging in here; the same input gives the same output, and no input panics.
 
+pub mod budget;
 pub mod decision;
 pub mod desired;
+pub mod drain;
 pub mod health;
 pub mod identity;
 pub mod island;
 pub mod membership;
 pub mod node;
 pub mod observation;
+pub mod order;
 pub mod parse;
 pub mod plan;
 pub mod refusal;
+pub mod server;
 pub mod slot;
 pub mod version;
 

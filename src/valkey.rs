@@ -4,6 +4,7 @@ mod connection;
 mod deeds;
 mod error;
 mod report;
+mod server;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use crate::topology::identity::PodName;
 use crate::topology::observation::Peer;
 
 use connection::Connection;
+pub use server::Server;
 
 /// An address to ask, and the pod that DNS says is there.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -257,7 +257,7 @@ fn a_stranger_is_refused_only_when_everybody_has_answered() {
     let mut observation = blanks(3);
     report(&mut observation, 1).name = "other/valkey-1".to_owned();
     assert!(matches!(decide(&observation, 3, 0, true), Decision::Refuse(Refusal::Foreign(_))));
-    observation.peers[2].answer = Err(Silence::Unreachable("connection refused".to_owned()));
+    observation.peers[2].answer = Err(Silence::Refused);
     let decision = decide(&observation, 3, 0, true);
     assert!(matches!(decision, Decision::Wait(_)), "{decision}");
     assert!(decision.to_string().contains("belongs to the cluster other"), "{decision}");

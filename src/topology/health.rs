@@ -181,7 +181,7 @@ fn absences(observation: &Observation, membership: &Membership<'_>) -> impl Iter
 
 fn silent(label: &Label, why: &Silence) -> Finding {
     let remedy = match why {
-        Silence::Unreachable(_) => "see whether the pod runs and what its log says",
+        Silence::Refused | Silence::Unreachable(_) => "see whether the pod runs and what its log says",
         Silence::NotReady(_) => "wait: it loads its data or is busy; its log says how far it is",
         Silence::Denied(_) => "check --username, --password-file and VALKEY_PASSWORD against the server's",
         Silence::Unusable(_) => "see that it is a Valkey server with `cluster-enabled yes`",

@@ -62,7 +62,9 @@ pub struct View {
 /// Why an address gave no report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Silence {
-    /// Nothing answers there: refused, timed out, reset.
+    /// The machine answers that nobody listens there: no process, or one that has just begun.
+    Refused,
+    /// Nothing answers there: timed out, reset, no route.
     Unreachable(String),
     /// A server answers and is not ready yet: LOADING, BUSY.
     NotReady(String),
@@ -104,6 +106,11 @@ impl View {
         Some(Self { myself, entries })
     }
 
+    /// The observer's own line.
+    pub fn myself(&self) -> &NodeEntry {
+        &self.myself
+    }
+
     /// Everybody in it, ascending by id.
     pub fn entries(&self) -> &[NodeEntry] {
         &self.entries
@@ -131,6 +138,7 @@ impl View {
 impl fmt::Display for Silence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Refused => f.write_str("is not reachable: connection refused"),
             Self::Unreachable(why) => write!(f, "is not reachable: {why}"),
             Self::NotReady(why) => write!(f, "is not ready: {why}"),
             Self::Denied(why) => write!(f, "does not let us in: {why}"),

@@ -24,6 +24,7 @@ pub(super) fn silence(error: &RedisError) -> Silence {
     match error.code().unwrap_or_default() {
         "LOADING" | "BUSY" | "MASTERDOWN" => Silence::NotReady(what),
         "NOAUTH" | "WRONGPASS" | "NOPERM" => Silence::Denied(what),
+        _ if error.is_connection_refusal() => Silence::Refused,
         _ if error.kind() == ErrorKind::AuthenticationFailed => Silence::Denied(what),
         _ if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() => Silence::Unreachable(what),
         _ => Silence::Unusable(what),

@@ -57,7 +57,7 @@ fn settings(config: &BTreeMap<String, String>) -> Option<Settings> {
     })
 }
 
-fn next<T: FromRedisValue>(answers: &mut impl Iterator<Item = RedisResult<Value>>) -> Result<T, Silence> {
+pub(super) fn next<T: FromRedisValue>(answers: &mut impl Iterator<Item = RedisResult<Value>>) -> Result<T, Silence> {
     let value = answers
         .next()
         .ok_or_else(|| Silence::Unusable("fewer answers than commands".to_owned()))?

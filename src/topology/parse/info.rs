@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Unreadable;
+use crate::topology::server::{Aof, Loading, Persistence, Saving};
 use crate::topology::version::Version;
 
 /// The answer to INFO.
@@ -79,11 +80,58 @@ impl Info {
         let is_replica = self.text("role").is_some_and(|role| role == "slave" || role == "replica");
         let link = is_replica.then(|| ReplicaLink {
             up: self.text("master_link_status") == Some("up"),
-            syncing: self.text("master_sync_in_progress") == Some("1"),
+            syncing: self.is("master_sync_in_progress"),
             last_heard: self.number("master_last_io_seconds_ago").map(Duration::from_secs),
         });
         let offset = if is_replica { "slave_repl_offset" } else { "master_repl_offset" };
         Replication { link, offset: self.number(offset).unwrap_or_default() }
+    }
+
+    /// The name of this life of the server.
+    pub fn run_id(&self) -> String {
+        self.text("run_id").unwrap_or_default().to_owned()
+    }
+
+    /// How long the server has been up.
+    pub fn uptime(&self) -> Duration {
+        Duration::from_secs(self.number("uptime_in_seconds").unwrap_or_default())
+    }
+
+    /// The data that is being read into memory.
+    pub fn loading(&self) -> Option<Loading> {
+        let number = |name| self.number(name).unwrap_or_default();
+        self.is("loading").then(|| Loading {
+            done: number("loading_loaded_bytes"),
+            total: number("loading_total_bytes"),
+            eta: Duration::from_secs(number("loading_eta_seconds")),
+        })
+    }
+
+    /// The persistence section.
+    pub fn persistence(&self) -> Persistence {
+        let number = |name| self.number(name).unwrap_or_default();
+        let rewriting = self.is("aof_rewrite_in_progress") || self.is("aof_rewrite_scheduled");
+        Persistence {
+            changes: number("rdb_changes_since_last_save"),
+            saves: number("rdb_saves"),
+            saving: self.is("rdb_bgsave_in_progress").then(|| Saving {
+                keys: number("current_save_keys_processed"),
+                total: number("current_save_keys_total"),
+                elapsed: Duration::from_secs(number("rdb_current_bgsave_time_sec")),
+            }),
+            last_save_ok: self.text("rdb_last_bgsave_status") == Some("ok"),
+            aof: self.is("aof_enabled").then(|| Aof {
+                rewriting,
+                last_write_ok: self.text("aof_last_write_status") == Some("ok"),
+                last_rewrite_ok: self.text("aof_last_bgrewrite_status") == Some("ok"),
+                pending: number("aof_buffer_length").saturating_add(number("aof_pending_bio_fsync")),
+            }),
+            other_child: rewriting || self.is("module_fork_in_progress") || self.is("slot_migration_fork_in_progress"),
+        }
+    }
+
+    fn is(&self, name: &str) -> bool {
+        self.text(name) == Some("1")
     }
 
     fn text(&self, name: &str) -> Option<&str> {

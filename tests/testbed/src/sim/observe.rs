@@ -29,7 +29,7 @@ impl Sim {
             let answer = match self.answering(ip) {
                 Some(at) if self.random.f64() >= loss => Ok(Box::new(self.report(at))),
                 Some(_) => Err(Silence::Unreachable("timed out".to_owned())),
-                None => Err(Silence::Unreachable("connection refused".to_owned())),
+                None => Err(Silence::Refused),
             };
             let address = SocketAddr::new(ip, PORT);
             if !observation.peers.iter().any(|peer| peer.address == address && peer.pod == pod) {

@@ -1,0 +1,194 @@
+//! One server, asked about itself and told what to do: our own, or one that is to take over.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value};
+
+use super::Outcome;
+use super::connection::Connection;
+use super::error::{outcome, silence};
+use crate::config::Credentials;
+use crate::topology::observation::{Silence, View};
+use crate::topology::order::Order;
+use crate::topology::parse::{self, ClusterInfo, Info};
+use crate::topology::server::{ClusterView, ServerReport};
+use crate::topology::version::Version;
+
+const NO_FAILOVER: &str = "cluster-replica-no-failover";
+const GUARD: &str = "stop-writes-on-bgsave-error";
+
+/// One server, over one connection at a time.
+///
+/// An order goes over the connection that the last report came from: so it reaches the very process that was looked
+/// at, whoever answers at the address by now.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    credentials: Credentials,
+    in_cluster: bool,
+    version: Option<Version>,
+    connection: Option<Connection>,
+}
+
+impl Server {
+    /// The server at an address; `in_cluster` where it is to be asked for its view of the cluster.
+    pub fn at(address: SocketAddr, credentials: Credentials, in_cluster: bool) -> Self {
+        Self { address, credentials, in_cluster, version: None, connection: None }
+    }
+
+    /// Where it answers.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Asks it for its report: one round trip, two seconds at most for the connection and as long for the answer.
+    pub async fn report(&mut self) -> Result<ServerReport, Silence> {
+        let mut connection = Connection::reuse(self.connection.take(), self.address, &self.credentials).await?;
+        let report = ask(&mut connection, self.in_cluster, self.version).await?;
+        self.version = report.version;
+        self.connection = Some(connection);
+        Ok(report)
+    }
+
+    /// Tells it to do something; only right after a report.
+    pub async fn order(&mut self, order: Order) -> Outcome {
+        let Some(connection) = &mut self.connection else {
+            return Outcome::Failed("the connection is gone".to_owned());
+        };
+        let mut commands = Pipeline::with_capacity(1);
+        commands.add_command(command(order));
+        let answer = match connection.send(commands).await {
+            Ok(answers) => answers.into_iter().next().unwrap_or(Ok(Value::Nil)),
+            Err(error) => Err(error),
+        };
+        match (order, answer) {
+            (_, Ok(_)) => Outcome::Done,
+            // A server that shuts down says nothing more.
+            (Order::Shutdown { .. }, Err(error)) if error.is_connection_dropped() || error.is_io_error() => {
+                Outcome::Done
+            }
+            (_, Err(error)) => outcome(&error),
+        }
+    }
+
+    /// The directory that its data is in, as it says.
+    pub async fn directory(&mut self) -> Option<PathBuf> {
+        let mut commands = redis::pipe();
+        commands.cmd("CONFIG").arg("GET").arg("dir");
+        let mut connection = Connection::reuse(self.connection.take(), self.address, &self.credentials).await.ok()?;
+        let mut answers = connection.send(commands).await.ok()?.into_iter();
+        self.connection = Some(connection);
+        let config: BTreeMap<String, String> = next(&mut answers).ok()?;
+        config.get("dir").map(PathBuf::from)
+    }
+
+    /// Whether its event loop answers; any answer will do, be it an error. Asks nothing that needs to be let in.
+    pub async fn answers(&mut self) -> Result<(), Silence> {
+        let mut ping = redis::pipe();
+        ping.cmd("PING");
+        match Connection::reuse(self.connection.take(), self.address, &self.credentials).await {
+            Ok(mut connection) => {
+                connection.send(ping).await.map_err(|error| silence(&error))?;
+                self.connection = Some(connection);
+                Ok(())
+            }
+            // It said something.
+            Err(Silence::Denied(_) | Silence::NotReady(_)) => Ok(()),
+            Err(silence) => Err(silence),
+        }
+    }
+}
+
+async fn ask(connection: &mut Connection, in_cluster: bool, version: Option<Version>) -> Result<ServerReport, Silence> {
+    // Known from the last report; an older server would count the question as an error.
+    let migrates = in_cluster && version.is_some_and(|version| version >= Version::ATOMIC_MIGRATION);
+    let mut commands = redis::pipe();
+    commands.cmd("INFO").arg(["server", "persistence", "replication", "keyspace"].as_slice());
+    commands.cmd("CONFIG").arg("GET").arg([NO_FAILOVER, GUARD].as_slice());
+    if in_cluster {
+        commands.cmd("CLUSTER").arg("NODES");
+        commands.cmd("CLUSTER").arg("INFO");
+    }
+    if migrates {
+        commands.cmd("CLUSTER").arg("GETSLOTMIGRATIONS");
+    }
+    let answers = connection.send(commands).await.map_err(|error| silence(&error))?;
+    let mut answers = answers.into_iter();
+    let info = Info::parse(&next::<String>(&mut answers)?);
+    // A user who may not read the configuration may still drain.
+    let config: BTreeMap<String, String> = next(&mut answers).unwrap_or_default();
+    let loading = info.loading();
+    let cluster = match in_cluster && loading.is_none() {
+        true => Some(view(&mut answers)?),
+        false => None,
+    };
+    let migrations = match migrates && loading.is_none() {
+        true => next::<Vec<BTreeMap<String, Value>>>(&mut answers).unwrap_or_default(),
+        false => Vec::new(),
+    };
+    let is_on = |name| config.get(name).is_some_and(|value| value == "yes");
+    let leaving = cluster.as_ref().is_some_and(|cluster| cluster.view.myself().flags.no_failover) || is_on(NO_FAILOVER);
+    Ok(ServerReport {
+        version: info.version(),
+        run_id: info.run_id(),
+        uptime: info.uptime(),
+        loading,
+        replication: info.replication(),
+        persistence: info.persistence(),
+        keys: info.keys(),
+        leaving,
+        guards_writes: is_on(GUARD),
+        migrations: migrations.iter().filter(|migration| runs(migration)).count(),
+        cluster,
+    })
+}
+
+fn view(answers: &mut impl Iterator<Item = RedisResult<Value>>) -> Result<ClusterView, Silence> {
+    let unusable = |error: parse::Unreadable| Silence::Unusable(error.to_string());
+    let nodes: String = next(answers)?;
+    let info: String = next(answers)?;
+    let view = View::new(parse::nodes(&nodes).map_err(unusable)?)
+        .ok_or_else(|| Silence::Unusable("CLUSTER NODES does not name the node itself".to_owned()))?;
+    Ok(ClusterView { view, ok: ClusterInfo::parse(&info).map_err(unusable)?.ok })
+}
+
+/// Migrations that have ended stay in the list for a while.
+fn runs(migration: &BTreeMap<String, Value>) -> bool {
+    let state = migration.get("state").map(|state| redis::from_redis_value_ref::<String>(state).unwrap_or_default());
+    state.is_some_and(|state| !matches!(state.as_str(), "success" | "failed" | "canceled" | "cancelled"))
+}
+
+fn command(order: Order) -> Cmd {
+    let words = |words: &[&str]| {
+        let mut words = words.iter();
+        let mut command = redis::cmd(words.next().copied().unwrap_or_default());
+        for word in words {
+            command.arg(*word);
+        }
+        command
+    };
+    match order {
+        Order::MarkLeaving => words(&["CONFIG", "SET", NO_FAILOVER, "yes"]),
+        Order::CancelMigrations => words(&["CLUSTER", "CANCELSLOTMIGRATIONS"]),
+        Order::TakeOver => words(&["CLUSTER", "FAILOVER"]),
+        Order::TakeOverFromDead => words(&["CLUSTER", "FAILOVER", "FORCE"]),
+        Order::PauseWrites(time) => {
+            let mut command = words(&["CLIENT", "PAUSE"]);
+            command.arg(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).arg("WRITE");
+            command
+        }
+        Order::GuardWrites(guard) => words(&["CONFIG", "SET", GUARD, if guard { "yes" } else { "no" }]),
+        Order::Save => words(&["BGSAVE"]),
+        Order::SaveLater => words(&["BGSAVE", "SCHEDULE"]),
+        Order::Shutdown { force: false } => words(&["SHUTDOWN", "NOSAVE", "NOW"]),
+        Order::Shutdown { force: true } => words(&["SHUTDOWN", "NOSAVE", "NOW", "FORCE"]),
+        Order::HandOverOnSigterm => words(&["CONFIG", "SET", "shutdown-on-sigterm", "failover"]),
+        Order::AppendOnly => words(&["CONFIG", "SET", "appendonly", "yes"]),
+    }
+}
+
+fn next<T: FromRedisValue>(answers: &mut impl Iterator<Item = RedisResult<Value>>) -> Result<T, Silence> {
+    super::report::next(answers)
+}
