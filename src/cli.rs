@@ -180,12 +180,23 @@ pub struct ReachArgs {
     /// `valkey-headless.prod.svc.cluster.local.`. The address of one node will do too.
     #[arg(long, env = "VALKEEPER_SERVICE", value_name = "NAME")]
     pub service: String,
-    /// The StatefulSet: its pods' names NAME-0.SERVICE, NAME-1.SERVICE … are asked for one by one.
-    #[arg(long, env = "VALKEEPER_STATEFULSET", value_name = "NAME")]
-    pub statefulset: Option<String>,
     /// The client port, where DNS does not name one.
     #[arg(long, env = "VALKEEPER_PORT", value_name = "PORT", default_value_t = 6379)]
     pub port: u16,
+    /// How its names are asked for.
+    #[command(flatten)]
+    pub find: FindArgs,
+    /// What lets us in.
+    #[command(flatten)]
+    pub credentials: CredentialArgs,
+}
+
+/// How the names of a service are asked for.
+#[derive(Debug, Args)]
+pub struct FindArgs {
+    /// The StatefulSet: its pods' names NAME-0.SERVICE, NAME-1.SERVICE … are asked for one by one.
+    #[arg(long, env = "VALKEEPER_STATEFULSET", value_name = "NAME")]
+    pub statefulset: Option<String>,
     /// Ask this name server; may be repeated. Default: those of /etc/resolv.conf.
     #[arg(long, env = "VALKEEPER_DNS_SERVER", value_name = "ADDR[:PORT]", value_delimiter = ',')]
     pub dns_server: Vec<String>,
@@ -193,9 +204,6 @@ pub struct ReachArgs {
     /// service's full name.
     #[arg(long, env = "VALKEEPER_CLUSTER_ID", value_name = "NAME")]
     pub cluster_id: Option<String>,
-    /// What lets us in.
-    #[command(flatten)]
-    pub credentials: CredentialArgs,
 }
 
 /// What lets us in.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::cli::{CredentialArgs, OwnArgs, ReachArgs, ShapeArgs};
+use crate::cli::{CredentialArgs, FindArgs, OwnArgs, ReachArgs, ShapeArgs};
 use crate::exit::{Exit, Failure};
 use crate::topology::desired::Shape;
 use crate::topology::identity::ClusterId;
@@ -66,8 +66,13 @@ impl Secret {
 impl Reach {
     /// Checks the options; reads the password file and the search list of resolv.conf.
     pub fn new(args: &ReachArgs) -> Result<Self, Failure> {
+        Self::through(&args.service, &args.find, args.port, Credentials::new(&args.credentials)?)
+    }
+
+    /// The same of options that are known one by one.
+    pub fn through(name: &str, args: &FindArgs, port: u16, credentials: Credentials) -> Result<Self, Failure> {
         let dns_servers = args.dns_server.iter().map(|text| dns_server(text)).collect::<Result<Vec<_>, _>>()?;
-        let service = service(&args.service, if dns_servers.is_empty() { search_list() } else { Vec::new() })?;
+        let service = service(name, if dns_servers.is_empty() { search_list() } else { Vec::new() })?;
         let name = match (&args.cluster_id, &service) {
             (Some(id), _) => Some(id.as_str()),
             (None, Service::Names(names)) => names.first().map(|name| without_port_label(name)),
@@ -79,10 +84,10 @@ impl Reach {
         Ok(Self {
             service,
             statefulset: args.statefulset.clone(),
-            port: args.port,
+            port,
             dns_servers,
             cluster,
-            credentials: Credentials::new(&args.credentials)?,
+            credentials,
         })
     }
 }

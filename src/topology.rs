@@ -18,6 +18,7 @@ pub mod plan;
 pub mod refusal;
 pub mod server;
 pub mod slot;
+pub mod succession;
 pub mod version;
 
 pub use decision::{Action, Blocker, Decision, Deed, Stage, StageKind};

@@ -3,6 +3,7 @@
 mod connection;
 mod deeds;
 mod error;
+mod lifeline;
 mod report;
 mod server;
 
@@ -17,6 +18,7 @@ use crate::topology::identity::PodName;
 use crate::topology::observation::Peer;
 
 use connection::Connection;
+pub use lifeline::Lifeline;
 pub use server::Server;
 
 /// An address to ask, and the pod that DNS says is there.

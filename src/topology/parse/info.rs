@@ -42,6 +42,8 @@ pub struct ReplicaLink {
     pub syncing: bool,
     /// How long ago it last heard from its primary; none while the link is down.
     pub last_heard: Option<Duration>,
+    /// How long ago the link broke; none while it is up, and where it has not been up since the server started.
+    pub down_for: Option<Duration>,
 }
 
 impl Info {
@@ -82,6 +84,7 @@ impl Info {
             up: self.text("master_link_status") == Some("up"),
             syncing: self.is("master_sync_in_progress"),
             last_heard: self.number("master_last_io_seconds_ago").map(Duration::from_secs),
+            down_for: self.number("master_link_down_since_seconds").map(Duration::from_secs),
         });
         let offset = if is_replica { "slave_repl_offset" } else { "master_repl_offset" };
         Replication { link, offset: self.number(offset).unwrap_or_default() }

@@ -1,0 +1,65 @@
+//! A node that comes back without its disk is a new one: it joins the cluster that stands, as bootstrap would have it
+//! join, and does its own part only.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::observer::Observer;
+use crate::topology::decision::{Decision, Stage};
+use crate::topology::desired::{DesiredTopology, Policy};
+use crate::topology::observation::Observation;
+use crate::topology::plan;
+use crate::valkey::Outcome;
+
+/// How often to look while there is something to do.
+const OFTEN: Duration = Duration::from_millis(500);
+/// How long one look may take.
+const ROUND: Duration = Duration::from_secs(10);
+
+/// Goes on until the node at our address has its place, or had one from the beginning.
+pub(super) async fn join(observer: &mut Observer, desired: &DesiredTopology, own: SocketAddr) {
+    let mut told = String::new();
+    loop {
+        let observation = observer.round(Instant::now() + ROUND).await;
+        if has_place(&observation, own) {
+            return;
+        }
+        let decision = plan(&observation, desired, &Policy { hurry: false });
+        let sentence = decision.to_string();
+        if stands(&observation) {
+            if sentence != told {
+                tracing::info!("joining: {sentence}");
+                told = sentence;
+            }
+            if let Decision::Act(stage) = decision {
+                let actions = stage.actions.into_iter().filter(|action| action.address == own).collect();
+                let ours = Stage { kind: stage.kind, actions };
+                for (action, outcome) in observer.execute(&ours).await {
+                    match outcome {
+                        Outcome::Done => tracing::info!(stage = %ours.kind, "{action}"),
+                        Outcome::Moot(why) => tracing::debug!(stage = %ours.kind, "no longer needed: {action}: {why}"),
+                        Outcome::Failed(why) | Outcome::Forbidden(why) => {
+                            tracing::warn!(stage = %ours.kind, "failed: {action}: {why}");
+                        }
+                    }
+                }
+            }
+        }
+        sleep(OFTEN).await;
+    }
+}
+
+/// Whether our node follows somebody, or owns something.
+fn has_place(observation: &Observation, own: SocketAddr) -> bool {
+    observation.reports().any(|(peer, report)| {
+        let myself = report.myself();
+        peer.address == own && (!myself.role.is_primary() || !myself.slots.is_empty())
+    })
+}
+
+/// Whether there is a cluster to join: to form one is not for a single node to do.
+fn stands(observation: &Observation) -> bool {
+    observation.reports().any(|(_, report)| report.myself().role.is_primary() && !report.myself().slots.is_empty())
+}

@@ -1,0 +1,91 @@
+//! Who takes over from a primary whose process is dead, before the others have noticed.
+//!
+//! Asked by whoever knows it for certain: the `run` that saw its server end, and the `run` of a replica whose machine of
+//! a primary answers that nobody listens any more. A partition, a slow or a hung primary is none of that: there Valkey's
+//! own failover decides, by majority and time.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use super::drain::Peer;
+use super::node::{NodeId, Role};
+use super::server::ServerReport;
+
+/// How long a copy may have been without its primary to count as whole: it is asked within moments of the death.
+const RECENT: Duration = Duration::from_secs(5);
+/// How long the second best waits for the best, and the third for the second.
+const TURN: Duration = Duration::from_millis(300);
+/// The other one who may know asks the same heir; asked twice it begins anew.
+const COURTESY: Duration = Duration::from_millis(30);
+/// How long an attempt is given: the server gives a manual failover up after five seconds.
+const ATTEMPT: Duration = Duration::from_secs(6);
+
+/// A replica's own part in it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Succession {
+    asked_at: Option<Duration>,
+}
+
+/// What a replica does about its dead primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Take over.
+    TakeOver,
+    /// Look again after so long.
+    Wait(Duration),
+    /// It is nothing to us, and this is why.
+    Leave(&'static str),
+}
+
+/// Those that hold what the dead primary had, the best first: the highest offset, ties by id.
+pub fn heirs<'a>(primary: NodeId, replicas: impl IntoIterator<Item = (NodeId, &'a ServerReport)>) -> Vec<NodeId> {
+    let mut heirs: Vec<_> = replicas
+        .into_iter()
+        .filter(|(id, report)| report.id() == Some(*id) && holds_copy(primary, report))
+        .map(|(id, report)| (Reverse(report.replication.offset), id))
+        .collect();
+    heirs.sort();
+    heirs.into_iter().map(|(_, id)| id).collect()
+}
+
+/// Whether this replica's copy is whole and fresh, and it means to stay.
+fn holds_copy(primary: NodeId, report: &ServerReport) -> bool {
+    let follows = report.myself().is_some_and(|myself| myself.role == Role::Replica(Some(primary)));
+    let is_whole = report.replication.link.as_ref().is_some_and(|link| {
+        !link.syncing && (link.up || link.down_for.is_some_and(|time| time <= RECENT))
+    });
+    follows && is_whole && report.loading.is_none() && !report.leaving
+}
+
+impl Succession {
+    /// What comes next, `now` after the primary was found dead, given what this replica and its siblings say.
+    pub fn next(&mut self, now: Duration, primary: NodeId, own: &ServerReport, siblings: &[Peer]) -> Claim {
+        let Some(id) = own.id() else {
+            return Claim::Leave("the server is in no cluster");
+        };
+        if own.owns_slots() {
+            return Claim::Leave("it has taken over");
+        }
+        if own.myself().is_none_or(|myself| myself.role != Role::Replica(Some(primary))) {
+            return Claim::Leave("it follows another primary by now");
+        }
+        let owned = own.cluster.as_ref().and_then(|cluster| cluster.view.get(primary)).map(|entry| &entry.slots);
+        if owned.is_none_or(Vec::is_empty) {
+            return Claim::Leave("the dead node owned no slots");
+        }
+        let reports = siblings.iter().filter_map(|peer| Some((peer.id, peer.answer.as_ref().ok()?)));
+        let heirs = heirs(primary, reports.chain([(id, own)]));
+        let Some(rank) = heirs.iter().position(|heir| *heir == id) else {
+            return Claim::Leave("its copy is not whole and fresh, or it is leaving");
+        };
+        let turn = COURTESY + TURN * u32::try_from(rank).unwrap_or(u32::MAX);
+        match self.asked_at {
+            Some(at) if now < at + ATTEMPT => Claim::Wait(Duration::from_millis(50)),
+            None if now < turn => Claim::Wait(turn - now),
+            _ => {
+                self.asked_at = Some(now);
+                Claim::TakeOver
+            }
+        }
+    }
+}
