@@ -1,5 +1,6 @@
 //! The command line. What `--help` says is written here, for a person.
 
+use std::ffi::OsString;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,9 +23,13 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done                     69  peers not reachable by the deadline
-  1  a negative answer        75  deadline reached; a rerun continues
- 64  usage or configuration   76  refused: unsafe, a human must look
+  0  done                      71  the operating system refused something
+  1  a negative answer         75  deadline reached; a rerun continues. run: not everything is saved
+ 64  usage or configuration    76  refused: unsafe, a human must look
+ 69  peers not reachable      126  run: the server command cannot be executed
+     by the deadline          127  run: the server command was not found
+ 70  a bug of ours          128+n  run: the server died of signal n
+run ends with the server's own code otherwise.
 
 Every option can also be given as an environment variable: --dns-server as VALKEEPER_DNS_SERVER.
 A password comes from --password-file, VALKEY_PASSWORD or VALKEYCLI_AUTH, never from the command line.";
@@ -37,6 +42,11 @@ pub enum Command {
     /// Finds the pods through DNS, introduces them to each other, gives out the slots and makes replicas. On a cluster
     /// that stands it changes nothing. It refuses, and says why, whenever to go on could cost data.
     Bootstrap(BootstrapArgs),
+    /// Start the server and look after it: what a container begins with, or the first process of a pod.
+    ///
+    /// Signals are the server's: TERM, INT and QUIT stop it in good order, a second one at once by its own rules; HUP,
+    /// USR1, USR2 and WINCH are passed on. Processes that lose their parent are cleared away. Ends as the server ends.
+    Run(RunArgs),
     /// Show the cluster at a glance; exit 1 and say why when something is wrong with it.
     Status(StatusArgs),
     /// Say what is wrong with the cluster and the command that mends it; changes nothing.
@@ -64,6 +74,21 @@ pub struct BootstrapArgs {
     /// How to print the cluster at the end.
     #[arg(short, long, env = "VALKEEPER_OUTPUT", value_enum, default_value_t = Output::Table)]
     pub output: Output,
+}
+
+/// `valkeeper run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// How long the server may take from the first stop signal on, as terminationGracePeriodSeconds says it. A server
+    /// that still runs in the last second is killed.
+    #[arg(long, env = "VALKEEPER_GRACE_PERIOD", value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub grace_period: Duration,
+    /// How long an heir may take to take over from a server that has ended by itself.
+    #[arg(long, env = "VALKEEPER_HANDOVER_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub handover_timeout: Duration,
+    /// The server and its arguments, best after --: `valkey-server /etc/valkey/valkey.conf`.
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+    pub server: Vec<OsString>,
 }
 
 /// `valkeeper status`.

@@ -4,6 +4,7 @@ pub mod bootstrap;
 pub mod doctor;
 #[cfg(feature = "local")]
 pub mod local;
+pub mod run;
 pub mod status;
 
 mod progress;

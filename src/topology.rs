@@ -14,6 +14,7 @@ pub mod parse;
 pub mod plan;
 pub mod refusal;
 pub mod slot;
+pub mod supervise;
 pub mod version;
 
 pub use decision::{Action, Blocker, Decision, Deed, Stage, StageKind};
@@ -25,4 +26,5 @@ pub use observation::{NodeReport, Observation, Peer, Silence, View};
 pub use plan::{plan, restore};
 pub use refusal::Refusal;
 pub use slot::{SLOT_COUNT, Slot, SlotRange, SlotSet};
+pub use supervise::{Deadlines, Supervisor};
 pub use version::Version;
