@@ -5,7 +5,9 @@ use std::time::Duration;
 use valkeeper::exit::Exit;
 use valkeeper::topology::supervise::{Deadline, Deadlines, Effect, Event, State, Supervisor, Task, Verdict};
 
-use Event::{Begin, DrainEnded, Forward, Guarded, HandoverEnded, ServerExited, SpawnFailed, Spawned, Stop, TaskPanicked};
+use Event::{
+    Begin, DrainEnded, Forward, Guarded, HandoverEnded, ServerExited, SpawnFailed, Spawned, Stop, TaskPanicked,
+};
 
 const KILL_AT: Duration = Duration::from_secs(29);
 const HANDOVER: Duration = Duration::from_secs(10);

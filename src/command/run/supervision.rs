@@ -80,10 +80,14 @@ impl<D: Duties> Supervision<D> {
 
     async fn drive(&mut self) -> Exit {
         let state = self.state.subscribe();
-        self.task(Task::Company, |duties| duties.accompany(state), |ended| {
-            tell(ended, "what goes on beside the server");
-            Outcome::Nothing
-        });
+        self.task(
+            Task::Company,
+            |duties| duties.accompany(state),
+            |ended| {
+                tell(ended, "what goes on beside the server");
+                Outcome::Nothing
+            },
+        );
         let mut events = VecDeque::from([Event::Begin]);
         loop {
             while let Some(event) = events.pop_front() {
@@ -145,13 +149,17 @@ impl<D: Duties> Supervision<D> {
             Effect::BeginDrain => {
                 let (sender, cut) = Cut::new();
                 self.cut = Some(sender);
-                self.task(Task::Drain, |duties| duties.drain(cut), |ended| {
-                    let verdict = ended.unwrap_or_else(|failure| {
-                        tracing::error!("the drain failed, the server stops by its own rules: {failure}");
-                        Verdict::LeftToServer
-                    });
-                    Outcome::Event(Event::DrainEnded(verdict))
-                });
+                self.task(
+                    Task::Drain,
+                    |duties| duties.drain(cut),
+                    |ended| {
+                        let verdict = ended.unwrap_or_else(|failure| {
+                            tracing::error!("the drain failed, the server stops by its own rules: {failure}");
+                            Verdict::LeftToServer
+                        });
+                        Outcome::Event(Event::DrainEnded(verdict))
+                    },
+                );
             }
             Effect::CutDrain => {
                 if let Some(cut) = &self.cut {
