@@ -1,6 +1,7 @@
 //! The command line. What `--help` says is written here, for a person.
 
-use std::net::IpAddr;
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,9 +25,13 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done                     69  peers not reachable by the deadline
-  1  a negative answer        75  deadline reached; a rerun continues
- 64  usage or configuration   76  refused: unsafe, a human must look
+  0  done                      71  the operating system refused something
+  1  a negative answer         75  deadline reached; a rerun continues. run: not everything is saved
+ 64  usage or configuration    76  refused: unsafe, a human must look
+ 69  peers not reachable      126  run: the server command cannot be executed
+     by the deadline          127  run: the server command was not found
+ 70  a bug of ours          128+n  run: the server died of signal n
+run ends with the server's own code otherwise.
 
 Every option can also be given as an environment variable: --dns-server as VALKEEPER_DNS_SERVER.
 A password comes from --password-file, VALKEY_PASSWORD or VALKEYCLI_AUTH, never from the command line.";
@@ -39,6 +44,11 @@ pub enum Command {
     /// Finds the pods through DNS, introduces them to each other, gives out the slots and makes replicas. On a cluster
     /// that stands it changes nothing. It refuses, and says why, whenever to go on could cost data.
     Bootstrap(BootstrapArgs),
+    /// Start the server and look after it: what a container begins with, or the first process of a pod.
+    ///
+    /// Signals are the server's: TERM, INT and QUIT stop it in good order, a second one at once by its own rules; HUP,
+    /// USR1, USR2 and WINCH are passed on. Processes that lose their parent are cleared away. Ends as the server ends.
+    Run(RunArgs),
     /// Hand this pod's shard over, save its data, and wait until that is done: the preStop hook of a stock server.
     ///
     /// A replica that is in sync takes over, which clients notice as a pause of some 50 ms; then this node saves. Where
@@ -72,6 +82,51 @@ pub struct BootstrapArgs {
     /// How to print the cluster at the end.
     #[arg(short, long, env = "VALKEEPER_OUTPUT", value_enum, default_value_t = Output::Table)]
     pub output: Output,
+}
+
+/// `valkeeper run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// This pod and its server.
+    #[command(flatten)]
+    pub own: OwnArgs,
+    /// How it is to end.
+    #[command(flatten)]
+    pub end: EndArgs,
+    /// The headless service whose DNS names lead to the pods. Without it, peers are those that nodes.conf names.
+    #[arg(long, env = "VALKEEPER_SERVICE", value_name = "NAME")]
+    pub service: Option<String>,
+    /// How its names are asked for.
+    #[command(flatten)]
+    pub find: FindArgs,
+    /// What the pods are to be.
+    #[command(flatten)]
+    pub shape: ShapeArgs,
+    /// How long a replica may take to take over from this node: from a server that has died, and before one starts that
+    /// was a primary.
+    #[arg(
+        long, env = "VALKEEPER_HANDOVER_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = duration
+    )]
+    pub handover_timeout: Duration,
+    /// What happens when the process of a primary dies, this pod's or that which this pod copies.
+    #[arg(long, env = "VALKEEPER_ON_PRIMARY_LOST", value_enum, default_value_t = OnPrimaryLost::Failover)]
+    pub on_primary_lost: OnPrimaryLost,
+    /// Answer probes over HTTP here: /startupz, /livez and /readyz.
+    #[arg(long, env = "VALKEEPER_LISTEN", value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Where the server keeps its data; default: as its configuration says.
+    #[arg(long, env = "VALKEEPER_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where `appendonly yes` meets a directory that holds only an RDB, make the append-only file from it.
+    #[arg(long, env = "VALKEEPER_AOF_FROM_RDB")]
+    pub aof_from_rdb: bool,
+    /// Where there is an append-only file, write an RDB too on the way out, and start from it when this node is a replica:
+    /// it then needs only what it missed. An append-only file alone makes the primary send everything.
+    #[arg(long, env = "VALKEEPER_AOF_PARTIAL_RESYNC")]
+    pub aof_partial_resync: bool,
+    /// The server and its arguments, best after --: `valkey-server /etc/valkey/valkey.conf`.
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+    pub server: Vec<OsString>,
 }
 
 /// `valkeeper drain`.
@@ -257,6 +312,15 @@ pub enum Mode {
     Cluster,
     /// A server on its own: there is nobody to hand over to.
     Standalone,
+}
+
+/// What happens when the process of a primary dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnPrimaryLost {
+    /// The best replica takes over at once.
+    Failover,
+    /// Valkey's own failover decides, when the node timeout is over.
+    Wait,
 }
 
 /// What is to be on disk before a server stops.

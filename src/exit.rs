@@ -1,28 +1,37 @@
 //! How a command ends: one table from outcome to exit code.
 
+use std::any::Any;
 use std::fmt;
+use std::io::{self, ErrorKind};
+use std::os::unix::process::ExitStatusExt as _;
 use std::panic::AssertUnwindSafe;
-use std::process::ExitCode;
+use std::process::{ExitCode, ExitStatus};
 
 /// The exit codes that mean something; scripts and Jobs rely on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Done.
-    Done = 0,
+    Done,
     /// A negative answer: degraded, or something was found.
-    Negative = 1,
+    Negative,
     /// Wrong usage or configuration.
-    Usage = 64,
+    Usage,
     /// The server or peers could not be reached by the deadline.
-    Unavailable = 69,
+    Unavailable,
     /// A bug of ours.
-    Bug = 70,
+    Bug,
     /// The operating system refused something.
-    System = 71,
+    System,
     /// The deadline was reached; a rerun continues.
-    Unfinished = 75,
+    Unfinished,
     /// Refused because it would be unsafe; a human must look.
-    Refused = 76,
+    Refused,
+    /// The server command cannot be executed.
+    NotExecutable,
+    /// The server command was not found.
+    NotFound,
+    /// What the server itself ended with.
+    Server(u8),
 }
 
 /// An error, and the exit code it stands for.
@@ -33,6 +42,39 @@ pub struct Failure {
 }
 
 impl Exit {
+    /// The code as others see it.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Negative => 1,
+            Self::Usage => 64,
+            Self::Unavailable => 69,
+            Self::Bug => 70,
+            Self::System => 71,
+            Self::Unfinished => 75,
+            Self::Refused => 76,
+            Self::NotExecutable => 126,
+            Self::NotFound => 127,
+            Self::Server(code) => code,
+        }
+    }
+
+    /// The server's own code, or as a shell has it: 128 and the number of the signal that ended it.
+    pub fn of(status: ExitStatus) -> Self {
+        const BY_SIGNAL: i32 = 128;
+        let code = status.code().or_else(|| Some(BY_SIGNAL + status.signal()?));
+        code.and_then(|code| u8::try_from(code).ok()).map_or(Self::System, Self::Server)
+    }
+
+    /// As a shell has it when a program could not be started; 71 where its file is not to blame.
+    pub fn of_failed_start(error: &io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::NotFound => Self::NotFound,
+            ErrorKind::WouldBlock | ErrorKind::OutOfMemory | ErrorKind::Interrupted => Self::System,
+            _ => Self::NotExecutable,
+        }
+    }
+
     /// Makes a failure of an error.
     pub fn because(self, error: impl Into<anyhow::Error>) -> Failure {
         Failure { exit: self, error: error.into() }
@@ -45,11 +87,14 @@ impl Exit {
 }
 
 /// Runs a command; a panic in it is a bug of ours, and an exit code like any other.
-pub fn catching(command: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
-    std::panic::catch_unwind(AssertUnwindSafe(command)).unwrap_or_else(|panic| {
-        let what = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(Exit::Bug.saying(format!("this is a bug, please report it: {}", what.unwrap_or("no message"))))
-    })
+pub fn catching<T>(command: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    std::panic::catch_unwind(AssertUnwindSafe(command)).unwrap_or_else(|panic| Err(bug(&*panic)))
+}
+
+/// What a panic stands for.
+pub fn bug(panic: &(dyn Any + Send)) -> Failure {
+    let what = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    Exit::Bug.saying(format!("this is a bug, please report it: {}", what.unwrap_or("no message")))
 }
 
 impl Failure {
@@ -61,7 +106,7 @@ impl Failure {
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(exit.code())
     }
 }
 
@@ -78,9 +123,24 @@ mod tests {
 
     #[test]
     fn the_exit_codes_are_those_that_scripts_rely_on() {
-        use Exit::{Bug, Done, Negative, Refused, System, Unavailable, Unfinished, Usage};
-        let all = [Done, Negative, Usage, Unavailable, Bug, System, Unfinished, Refused];
-        assert_eq!(all.map(|exit| exit as u8), [0, 1, 64, 69, 70, 71, 75, 76]);
+        use Exit::*;
+        let all = [Done, Negative, Usage, Unavailable, Bug, System, Unfinished, Refused, NotExecutable, NotFound];
+        assert_eq!(all.map(Exit::code), [0, 1, 64, 69, 70, 71, 75, 76, 126, 127]);
+    }
+
+    #[test]
+    fn the_end_of_a_server_is_told_as_a_shell_tells_it() {
+        // As wait(2) has it: the code in the second byte, the signal and whether a core was written in the first.
+        for (status, code) in [(0, 0), (3 << 8, 3), (255 << 8, 255), (9, 137), (15, 143), (11 | 0x80, 139), (64, 192)] {
+            assert_eq!(Exit::of(ExitStatus::from_raw(status)), Exit::Server(code));
+        }
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_started_is_told_from_one_that_is_not_there() {
+        for (errno, code) in [(libc::ENOENT, 127), (libc::EACCES, 126), (libc::ENOEXEC, 126), (libc::EAGAIN, 71)] {
+            assert_eq!(Exit::of_failed_start(&io::Error::from_raw_os_error(errno)).code(), code);
+        }
     }
 
     #[test]
@@ -88,7 +148,7 @@ mod tests {
         let failure = catching(|| panic!("slot {} is missing", 7)).unwrap_err();
         assert_eq!(failure.exit(), Exit::Bug);
         assert_eq!(failure.to_string(), "this is a bug, please report it: slot 7 is missing");
-        assert!(catching(|| Ok(())).is_ok());
+        assert!(matches!(catching(|| Ok(7)), Ok(7)));
     }
 
     #[test]

@@ -6,7 +6,6 @@ pub mod config;
 pub mod discovery;
 pub mod exit;
 pub mod observer;
-#[cfg(feature = "local")]
 pub mod process;
 pub mod telemetry;
 pub mod topology;

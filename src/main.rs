@@ -1,23 +1,31 @@
-//! The life of the process: parse, log, run the command, exit with the code that tells how it went.
+//! The life of the process: let signals wait, parse, log, listen to signals, run the command, exit with the code that
+//! tells how it went.
 
+use std::io;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser as _;
 use clap::error::ErrorKind;
 use tokio::signal::unix::{SignalKind, signal};
 use valkeeper::cli::{Cli, Command};
 use valkeeper::command;
 use valkeeper::exit::{Exit, Failure, catching};
+use valkeeper::process::signals::{self, Signals};
 use valkeeper::telemetry;
 
 fn main() -> ExitCode {
+    let blocked = signals::block();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
     telemetry::start(&cli.log);
+    if let Err(error) = blocked {
+        tracing::warn!("signals that came before now may be lost: {error}");
+    }
     match catching(|| run(&cli)) {
-        Ok(()) => Exit::Done.into(),
+        Ok(exit) => exit.into(),
         Err(failure) => {
             tracing::error!("{failure}");
             failure.exit().into()
@@ -33,26 +41,42 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> Result<(), Failure> {
+fn run(cli: &Cli) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Exit::System.because(error))?;
     runtime.block_on(async {
-        let stop = stop()?;
-        match &cli.command {
-            Command::Bootstrap(args) => command::bootstrap::run(args, stop).await,
-            Command::Status(args) => command::status::run(args, stop).await,
-            Command::Drain(args) => command::drain::run(args, stop).await,
-            Command::Doctor(args) => command::doctor::run(args).await,
+        let done = match &cli.command {
+            Command::Run(args) => return command::run::run(args, signals()?).await,
+            Command::Bootstrap(args) => command::bootstrap::run(args, stop()?).await,
+            Command::Drain(args) => command::drain::run(args, stop()?).await,
+            Command::Status(args) => command::status::run(args, stop()?).await,
+            Command::Doctor(args) => {
+                heard(signals::unblock())?;
+                command::doctor::run(args).await
+            }
             #[cfg(feature = "local")]
-            Command::Local(args) => command::local::run(args, stop).await,
-        }
+            Command::Local(args) => command::local::run(args, stop()?).await,
+        };
+        done.map(|()| Exit::Done)
     })
+}
+
+/// What a supervisor hears; nothing is lost that came since the first line of the program.
+fn signals() -> Result<Signals, Failure> {
+    let signals = heard(Signals::listen())?;
+    heard(signals::unblock())?;
+    Ok(signals)
+}
+
+fn heard<T>(result: io::Result<T>) -> Result<T, Failure> {
+    result.context("cannot listen to signals").map_err(|error| Exit::System.because(error))
 }
 
 /// Is over when somebody asks us to stop.
 fn stop() -> Result<impl Future<Output = ()>, Failure> {
-    let listen = |kind| signal(kind).map_err(|error| Exit::System.because(error));
+    let listen = |kind| heard(signal(kind));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    heard(signals::unblock())?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}

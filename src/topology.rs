@@ -19,6 +19,7 @@ pub mod refusal;
 pub mod server;
 pub mod slot;
 pub mod succession;
+pub mod supervise;
 pub mod version;
 
 pub use decision::{Action, Blocker, Decision, Deed, Stage, StageKind};
@@ -30,4 +31,5 @@ pub use observation::{NodeReport, Observation, Peer, Silence, View};
 pub use plan::{plan, restore};
 pub use refusal::Refusal;
 pub use slot::{SLOT_COUNT, Slot, SlotRange, SlotSet};
+pub use supervise::{Deadlines, Supervisor};
 pub use version::Version;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::future::{join_all, select_all};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -19,7 +19,7 @@ use super::STATEFULSET;
 use super::home::Home;
 use super::network::Network;
 use crate::exit::{Exit, Failure};
-use crate::process::child::Child;
+use crate::process::child::{Child, OnOurDeath};
 
 /// The servers that run.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ impl Servers {
             let config = config(ip, network.port(), home.is_kept());
             let child = spawn(program, &dir, &log, &config).await.with_context(|| format!("cannot start {pod}"));
             let child = child.map_err(|error| Exit::System.because(error))?;
-            tracing::debug!(pid = child.id(), "{pod} starts at {ip}");
+            tracing::debug!(pid = child.id().map(Pid::as_raw_pid), "{pod} starts at {ip}");
             self.running.push(Server { pod, log, child });
         }
         Ok(())
@@ -143,7 +143,10 @@ async fn spawn(program: &Path, dir: &Path, log: &Path, config: &str) -> anyhow::
     let output = output.with_context(|| format!("cannot write {}", log.display()))?;
     let mut command = Command::new(program);
     command.arg("-").current_dir(dir).stdout(output.try_clone()?).stderr(output);
-    Child::spawn(command, config.as_bytes()).await.with_context(|| format!("cannot run {}", program.display()))
+    let started = Child::spawn(command, OnOurDeath::Kill, config.as_bytes());
+    let (child, input) = started.with_context(|| format!("cannot run {}", program.display()))?;
+    input.give().await.with_context(|| format!("cannot give {} its configuration", program.display()))?;
+    Ok(child)
 }
 
 /// The last lines of a log.

@@ -35,7 +35,7 @@ mod wait;
 pub use dns::{Answer, Dns, DnsServer, Fault, RecordType, Transport};
 pub use ended::Ended;
 pub use pod::Pod;
-pub use process::{die_with_parent, run};
+pub use process::{die_with_parent, from_a_bad_parent, run};
 pub use redis;
 pub use server::{Server, ServerOptions};
 pub use subnet::Subnet;

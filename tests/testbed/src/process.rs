@@ -10,8 +10,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::sys::signal::{SigHandler, SigSet, Signal as Ignored, signal};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, getpid, getppid, kill_process_group, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, Signal, getpid, getppid, kill_process, kill_process_group, set_parent_process_death_signal,
+};
 
 use crate::locked::locked;
 use crate::wait::wait_for;
@@ -30,6 +33,21 @@ pub fn die_with_parent(command: &mut Command) {
         if getppid() == Some(parent) { Ok(()) } else { Err(Errno::SRCH.into()) }
     };
     // SAFETY: two system calls, no allocation, no lock: fit for the time between fork and exec.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// Starts `command` with every signal blocked, some ignored, and these waiting for it since before its first line.
+pub fn from_a_bad_parent(command: &mut Command, waiting: &'static [Signal]) {
+    let prepare = move || {
+        for ignored in [Ignored::SIGHUP, Ignored::SIGCHLD, Ignored::SIGUSR1] {
+            // SAFETY: no handler is installed.
+            unsafe { signal(ignored, SigHandler::SigIgn)? };
+        }
+        SigSet::all().thread_set_mask()?;
+        waiting.iter().try_for_each(|waiting| kill_process(getpid(), *waiting))?;
+        Ok(())
+    };
+    // SAFETY: system calls only, no allocation and no lock: fit for the time between fork and exec.
     unsafe { command.pre_exec(prepare) };
 }
 

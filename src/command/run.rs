@@ -1,0 +1,32 @@
+//! `valkeeper run`: the server's life, from the question whether it may start to the exit code it leaves.
+//!
+//! What is to happen is decided by the [`Supervisor`](crate::topology::supervise::Supervisor); here it is done.
+
+mod bare;
+pub mod duties;
+mod supervision;
+
+use std::sync::Arc;
+
+use crate::cli::RunArgs;
+use crate::exit::{Exit, Failure};
+use crate::process::signals::Signals;
+use duties::{Duties, Plain};
+use supervision::Supervision;
+
+/// Runs the command; ends as the server ends.
+pub async fn run(args: &RunArgs, signals: Signals) -> Result<Exit, Failure> {
+    supervise(args, signals, Arc::new(Plain)).await
+}
+
+/// Supervises a server with these duties.
+pub async fn supervise<D: Duties>(args: &RunArgs, signals: Signals, duties: Arc<D>) -> Result<Exit, Failure> {
+    let mut supervision = Supervision::new(args, signals, duties)?;
+    match supervision.run().await {
+        Ok(exit) => Ok(exit),
+        Err(bug) => {
+            tracing::error!("{bug}");
+            bare::run(supervision.into_rest(), bug).await
+        }
+    }
+}

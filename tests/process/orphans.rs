@@ -1,0 +1,71 @@
+//! Processes that have lost their parent.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use testbed::wait_for;
+
+use crate::running::{IN_TIME, Place, Running, children};
+use crate::{PLACES, UNTIL_OVER, send};
+
+#[test]
+fn a_thousand_orphans_are_reaped_and_none_is_left() -> Result<()> {
+    const MAKE: &str = "i=0; while [ $i -lt 1000 ]; do (sleep 0.01 &); i=$((i+1)); done";
+    for place in PLACES {
+        let mut run = Running::script(place, &[], &format!("{MAKE}; trap 'over=42' TERM; {UNTIL_OVER}"))?;
+        run.wait_printed("ready")?;
+        let program = run.program()?;
+        wait_for("nobody but the server to be left", IN_TIME, || {
+            let left = children(program).len();
+            ensure!(left == 1, "{left} are left");
+            Ok(Some(()))
+        })
+        .with_context(|| run.show())?;
+        let reaped = run.logged().matches("reaped an orphan").count();
+        assert_eq!(reaped, 1000, "{place:?}");
+        send(&run, Signal::TERM)?;
+        run.ends(42)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_server_s_exit_status_is_not_lost_among_orphans() -> Result<()> {
+    for place in PLACES {
+        let mut reaped = 0;
+        for code in 1..=100 {
+            let storm = format!("i=0; while [ $i -lt 20 ]; do (: &); i=$((i+1)); done; exit {code}");
+            let mut run = Running::script(place, &[], &storm)?;
+            run.ends(code).with_context(|| format!("{place:?}"))?;
+            reaped += run.logged().matches("reaped an orphan").count();
+        }
+        ensure!(reaped > 100, "{place:?}: that was no storm: {reaped} orphans");
+    }
+    Ok(())
+}
+
+#[test]
+fn orphans_that_outlive_the_server_do_not_hold_us_up() -> Result<()> {
+    for place in PLACES {
+        let mut run = Running::script(place, &[], "(sleep 100 & echo $!); exit 4")?;
+        run.ends(4).with_context(|| format!("{place:?}"))?;
+        if place == Place::Here {
+            let orphan = run.printed().trim().parse()?;
+            kill_process(Pid::from_raw(orphan).context("pid")?, Signal::KILL)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn an_orphan_that_ends_later_is_reaped_when_it_does() -> Result<()> {
+    let mut run =
+        Running::script(Place::Here, &[], &format!("(sleep 100 & echo $!); trap 'over=5' TERM; {UNTIL_OVER}"))?;
+    run.wait_printed("ready")?;
+    let orphan: i32 = run.printed().lines().next().context("pid")?.parse()?;
+    kill_process(Pid::from_raw(orphan).context("pid")?, Signal::KILL)?;
+    wait_for("the orphan to be gone", IN_TIME, || Ok((!fs::exists(format!("/proc/{orphan}"))?).then_some(())))?;
+    send(&run, Signal::TERM)?;
+    run.ends(5)
+}
