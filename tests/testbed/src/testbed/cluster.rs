@@ -67,7 +67,12 @@ impl Testbed {
             let primary: Vec<Value> = value(primary)?;
             let [host, port, ..] = &*primary else { anyhow::bail!("CLUSTER SLOTS answered {range:?}") };
             let host: String = value(host)?;
-            let primary = SocketAddr::new(host.parse().with_context(|| format!("the host {host:?}"))?, value(port)?);
+            // A node that never met another does not know its own address.
+            let ip = match &*host {
+                "" => self.pod(ordinal).addr().into(),
+                host => host.parse().with_context(|| format!("the host {host:?}"))?,
+            };
+            let primary = SocketAddr::new(ip, value(port)?);
             owned.push(Owned { slots: value(first)?..=value(last)?, primary });
         }
         // Servers list them in different orders.
