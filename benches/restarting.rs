@@ -49,8 +49,7 @@ fn main() -> Result<()> {
         supervised: false,
         rolling: rolling(Leave::SaveAndSleep(Duration::from_secs(5)), Ready::InSync),
     };
-    let ours =
-        Way { name: "valkeeper run", supervised: true, rolling: rolling(Leave::Terminate, Ready::Probe) };
+    let ours = Way { name: "valkeeper run", supervised: true, rolling: rolling(Leave::Terminate, Ready::Probe) };
     let mut broken = Vec::new();
     for valkey in &versions {
         println!(

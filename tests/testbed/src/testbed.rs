@@ -8,8 +8,8 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use tempfile::TempDir;

@@ -62,7 +62,12 @@ impl Writer {
         let mut owned = bed.owned()?;
         let mut seen = Vec::new();
         // A primary may serve several ranges.
-        owned.retain(|one| !seen.contains(&one.primary) && { seen.push(one.primary); true });
+        owned.retain(|one| {
+            !seen.contains(&one.primary) && {
+                seen.push(one.primary);
+                true
+            }
+        });
         ensure!(!owned.is_empty(), "no pod serves slots");
         let known: Vec<SocketAddr> =
             bed.pods().iter().map(|pod| SocketAddr::new(pod.addr().into(), pod.port())).collect();

@@ -89,8 +89,7 @@ impl Builder {
             dns: dns.handle().addr(),
             password: password.map(|password| password.trim_matches('"').to_owned()),
         };
-        let run =
-            self.run.map(|args| RunOptions { program: program.clone(), args, environment: BTreeMap::new() });
+        let run = self.run.map(|args| RunOptions { program: program.clone(), args, environment: BTreeMap::new() });
         let pod = |ordinal: u8| {
             let name = format!("{STATEFULSET}-{ordinal}");
             let addr = subnet.host(ordinal + 1);
