@@ -19,26 +19,37 @@
 //! }
 //! ```
 
+mod answer;
+mod disk;
 mod dns;
 mod ended;
+mod fill;
 mod locked;
 mod pod;
+mod proc;
 mod process;
+mod program;
+mod rolling;
 pub mod scenario;
 mod server;
 pub mod sim;
 mod subnet;
+mod supervised;
 mod testbed;
 mod versions;
 mod wait;
+mod writer;
 
 pub use dns::{Answer, Dns, DnsServer, Fault, RecordType, Transport};
 pub use ended::Ended;
+pub use fill::fill;
 pub use pod::Pod;
 pub use process::{die_with_parent, from_a_bad_parent, run};
 pub use redis;
+pub use rolling::{Leave, PodRestart, Ready, Rolling, rolling_restart};
 pub use server::{Server, ServerOptions};
 pub use subnet::Subnet;
 pub use testbed::{Builder, Testbed};
 pub use versions::Valkey;
 pub use wait::wait_for;
+pub use writer::{Gap, Lost, Mark, Report, ShardReport, Writer};

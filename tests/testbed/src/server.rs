@@ -1,22 +1,22 @@
 //! One real valkey-server.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
+use crate::answer::{READY, UP, wait_answer};
 use crate::process::spawn;
 use crate::versions::Valkey;
 use crate::wait::wait_for;
 
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
-const PING_TIMEOUT: Duration = Duration::from_millis(500);
 const TAIL_LINES: usize = 40;
 
 /// What a server is started with.
@@ -73,10 +73,7 @@ impl ServerOptions {
 
     /// The last lines of the log, empty where there is none.
     pub fn log_tail(&self) -> String {
-        let bytes = fs::read(self.log()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes);
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+        tail(&self.log())
     }
 }
 
@@ -107,12 +104,12 @@ impl Server {
 
     /// Waits until the server has loaded its data and answers. Fails with the log's tail.
     pub fn wait_ready(&mut self, deadline: Duration) -> Result<()> {
-        self.wait_answer(deadline, &["+PONG", "-NOAUTH"])
+        self.wait_answer(deadline, READY)
     }
 
     /// Waits until the server answers, be it that it is still loading. Fails with the log's tail.
     pub fn wait_answering(&mut self, deadline: Duration) -> Result<()> {
-        self.wait_answer(deadline, &["+PONG", "-NOAUTH", "-LOADING"])
+        self.wait_answer(deadline, UP)
     }
 
     /// SIGTERM, then SIGKILL after 10 s. Says how the process ended.
@@ -169,17 +166,8 @@ impl Server {
     fn wait_answer(&mut self, deadline: Duration, good: &[&str]) -> Result<()> {
         let addr = SocketAddr::new(self.options.addr, self.options.port);
         let child = &mut self.child;
-        let answer = wait_for(&format!("{addr} to answer PING"), deadline, || {
-            if let Some(status) = child.try_wait()? {
-                return Ok(Some(Err(anyhow!("the server ended: {status}"))));
-            }
-            let answer = ping(addr)?;
-            if !good.iter().any(|good| answer.starts_with(good)) {
-                bail!("answer {answer:?}");
-            }
-            Ok(Some(Ok(())))
-        });
-        answer.unwrap_or_else(Err).with_context(|| self.explain("start"))
+        let answer = wait_answer(addr, deadline, good, || Ok(child.try_wait()?));
+        answer.with_context(|| self.explain("start"))
     }
 
     fn explain(&self, what: &str) -> String {
@@ -188,7 +176,7 @@ impl Server {
         format!("{what}: server {addr}:{port}, whose log ends:\n{log}\n")
     }
 
-    fn signal(&mut self, signal: Signal) -> Result<()> {
+    pub(crate) fn signal(&mut self, signal: Signal) -> Result<()> {
         if self.child.try_wait()?.is_some() {
             bail!("the server has ended");
         }
@@ -206,13 +194,12 @@ impl Drop for Server {
     }
 }
 
-fn ping(addr: SocketAddr) -> Result<String> {
-    let mut stream = TcpStream::connect_timeout(&addr, PING_TIMEOUT)?;
-    stream.set_read_timeout(Some(PING_TIMEOUT))?;
-    stream.write_all(b"PING\r\n")?;
-    let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer)?;
-    Ok(answer)
+/// The last lines of a file, empty where there is none.
+pub(crate) fn tail(file: &Path) -> String {
+    let bytes = fs::read(file).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
 
 fn show(path: &Path) -> String {

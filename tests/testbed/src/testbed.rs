@@ -2,13 +2,14 @@
 
 mod builder;
 mod client;
+mod cluster;
 
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
 use std::time::Duration;
-use std::{env, thread};
 
 use anyhow::{Result, anyhow};
 use tempfile::TempDir;
@@ -16,22 +17,18 @@ use tempfile::TempDir;
 use crate::dns::{Dns, DnsServer};
 use crate::pod::Pod;
 use crate::process::die_with_parent;
+use crate::program::{Program, SERVICE};
 use crate::subnet::Subnet;
 use crate::versions::Valkey;
 use crate::wait::wait_for;
 pub use builder::Builder;
-
-const SERVICE: &str = "valkey-headless.test.svc.cluster.local.";
-const STATEFULSET: &str = "valkey";
-const PORT: u16 = 6379;
 
 /// A StatefulSet with its headless service on loopback addresses. Drop ends all of it; in a thread
 /// that panics it first prints every pod's log and view of the cluster.
 #[derive(Debug)]
 pub struct Testbed {
     valkey: Valkey,
-    password: Option<String>,
-    binary: Option<PathBuf>,
+    program: Program,
     next_host: AtomicU8,
     // In the order in which they end: the servers, then the folder they write to, the lease last.
     pods: Vec<Pod>,
@@ -88,7 +85,7 @@ impl Testbed {
 
     /// The password of requirepass, where it was configured.
     pub fn password(&self) -> Option<&str> {
-        self.password.as_deref()
+        self.program.password.as_deref()
     }
 
     /// An address no pod has had. Panics when the network is used up.
@@ -101,17 +98,7 @@ impl Testbed {
     /// The program under test with an environment of nothing but PATH and what leads it to this test
     /// bed. Dies with the thread that spawns it. Panics where the builder was given no binary.
     pub fn valkeeper(&self, args: &[&str]) -> Command {
-        let binary = self.binary.as_ref();
-        let mut command = Command::new(binary.expect("Builder::binary names the program under test"));
-        command
-            .args(args)
-            .env_clear()
-            .envs(env::var_os("PATH").map(|path| ("PATH", path)))
-            .env("VALKEEPER_SERVICE", SERVICE)
-            .env("VALKEEPER_STATEFULSET", STATEFULSET)
-            .env("VALKEEPER_DNS_SERVER", self.dns().addr().to_string())
-            .env("VALKEEPER_PORT", PORT.to_string())
-            .envs(self.password().map(|password| ("VALKEY_PASSWORD", password)));
+        let mut command = self.program.command(args);
         die_with_parent(&mut command);
         command
     }
@@ -119,8 +106,8 @@ impl Testbed {
     /// [`Testbed::valkeeper`] as it runs inside a pod, which names itself by POD_NAME and POD_IP.
     pub fn valkeeper_in(&self, ordinal: usize, args: &[&str]) -> Command {
         let pod = self.pod(ordinal);
-        let mut command = self.valkeeper(args);
-        command.env("POD_NAME", pod.name()).env("POD_IP", pod.addr().to_string());
+        let mut command = self.program.command_in(pod.name(), pod.addr(), args);
+        die_with_parent(&mut command);
         command
     }
 
@@ -143,6 +130,9 @@ impl Testbed {
             let nodes = self.cluster_nodes(pod.ordinal());
             let nodes = nodes.unwrap_or_else(|error| format!("{error:#}"));
             eprintln!("--- {name} {addr}, log:\n{}", pod.log_tail());
+            if pod.is_supervised() {
+                eprintln!("--- {name} {addr}, log of run:\n{}", pod.run_log());
+            }
             eprintln!("--- {name} {addr}, CLUSTER NODES:\n{nodes}");
         }
     }

@@ -1,14 +1,16 @@
 //! What a test asks for.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU8;
 
 use anyhow::{Context, Result};
 
-use super::{PORT, SERVICE, STATEFULSET, Testbed};
+use super::Testbed;
 use crate::dns::DnsServer;
-use crate::pod::Pod;
+use crate::pod::{Pod, RunOptions};
+use crate::program::{PORT, Program, SERVICE, STATEFULSET};
 use crate::server::ServerOptions;
 use crate::subnet::Subnet;
 use crate::versions::Valkey;
@@ -24,11 +26,12 @@ pub struct Builder {
     config: Vec<(String, String)>,
     start_servers: bool,
     binary: Option<PathBuf>,
+    run: Option<Vec<String>>,
 }
 
 impl Builder {
     pub(super) fn new(valkey: &Valkey) -> Self {
-        Self { valkey: valkey.clone(), pods: 1, config: Vec::new(), start_servers: true, binary: None }
+        Self { valkey: valkey.clone(), pods: 1, config: Vec::new(), start_servers: true, binary: None, run: None }
     }
 
     /// How many pods, 1 by default and 200 at most.
@@ -57,6 +60,18 @@ impl Builder {
         self
     }
 
+    /// Whether servers are started by `valkeeper run`; they are not by default. Takes [`Builder::binary`].
+    pub fn supervised(mut self, yes: bool) -> Self {
+        self.run = yes.then(|| self.run.unwrap_or_default());
+        self
+    }
+
+    /// [`Builder::supervised`] with these arguments to `run`, which [`Pod::set_run_args`] replaces.
+    pub fn run_args(mut self, args: &[&str]) -> Self {
+        self.run = Some(args.iter().map(|&arg| arg.to_owned()).collect());
+        self
+    }
+
     /// Leases a network, starts the DNS server, makes the pods and waits until their servers answer;
     /// nodes do not know each other.
     pub fn build(mut self) -> Result<Testbed> {
@@ -69,6 +84,12 @@ impl Builder {
         let subnet = Subnet::lease();
         let dir = tempfile::Builder::new().prefix("valkeeper-test-").tempdir().context("make the test bed's folder")?;
         let dns = DnsServer::start(IpAddr::V4(subnet.host(DNS_HOST)), SERVICE, PORT)?;
+        let program = Program {
+            binary: self.binary,
+            dns: dns.handle().addr(),
+            password: password.map(|password| password.trim_matches('"').to_owned()),
+        };
+        let run = self.run.map(|args| RunOptions { program: program.clone(), args, environment: BTreeMap::new() });
         let pod = |ordinal: u8| {
             let name = format!("{STATEFULSET}-{ordinal}");
             let addr = subnet.host(ordinal + 1);
@@ -79,14 +100,13 @@ impl Builder {
                 dir: dir.path().join(&name),
                 config: self.config.clone(),
             };
-            Pod::new(name, ordinal.into(), addr, options, dns.handle().clone())
+            Pod::new(name, ordinal.into(), addr, options, run.clone(), dns.handle().clone())
         };
         let bed = Testbed {
             pods: (0..self.pods).map(pod).collect(),
-            password: password.map(|password| password.trim_matches('"').to_owned()),
+            program,
             next_host: AtomicU8::new(self.pods + 1),
             valkey: self.valkey,
-            binary: self.binary,
             dns,
             dir,
             subnet,
