@@ -33,7 +33,9 @@ impl Version {
 
     /// Reads what `valkey-server --version` prints, `Valkey server v=8.1.1 sha=…`. None for another server.
     pub fn announced(text: &str) -> Option<Self> {
-        text.strip_prefix("Valkey server ")?.split_ascii_whitespace().find_map(|word| Self::parse(word.strip_prefix("v=")?))
+        text.strip_prefix("Valkey server ")?
+            .split_ascii_whitespace()
+            .find_map(|word| Self::parse(word.strip_prefix("v=")?))
     }
 }
 

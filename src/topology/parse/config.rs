@@ -148,9 +148,9 @@ impl ServerConfig {
     /// The working directory, relative to the one that the server is started in. The server goes there as it reads, so a
     /// second one may be relative to the first.
     pub fn dir(&self) -> PathBuf {
-        self.all("dir").filter_map(|directive| directive.values.first()).fold(PathBuf::from("./"), |dir, next| {
-            dir.join(OsStr::from_bytes(next))
-        })
+        self.all("dir")
+            .filter_map(|directive| directive.values.first())
+            .fold(PathBuf::from("./"), |dir, next| dir.join(OsStr::from_bytes(next)))
     }
 
     /// The RDB file.

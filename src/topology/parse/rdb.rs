@@ -28,12 +28,13 @@ pub struct RdbHead {
     pub format: RdbFormat,
     /// When the server began to write it, as the time since 1970: what is in it is as old, however long it took.
     pub begun: Option<Duration>,
-    /// Whether it holds nothing. In doubt it holds something.
+    /// Whether it ends there and holds nothing. In doubt it holds something.
     pub empty: bool,
 }
 
 const AUXILIARY: u8 = 0xfa;
 const END: u8 = 0xff;
+const CHECKSUM: usize = 8;
 
 impl RdbHead {
     /// How much of a file is enough.
@@ -56,7 +57,8 @@ impl RdbHead {
             }
             rest = tail;
         }
-        Some(Self { format: RdbFormat { magic, version }, begun, empty: rest.first() == Some(&END) })
+        let empty = matches!(rest, [END, checksum @ ..] if checksum.len() == CHECKSUM);
+        Some(Self { format: RdbFormat { magic, version }, begun, empty })
     }
 }
 

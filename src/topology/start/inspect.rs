@@ -10,7 +10,7 @@ use crate::topology::version::Version;
 /// Why the server is not started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartRefusal {
-    /// nodes.conf cannot be read: the server would end, or has been about to write it when the disk was full.
+    /// nodes.conf cannot be read: the server would not start.
     NodesConfUnreadable {
         /// The file.
         file: PathBuf,
@@ -31,6 +31,13 @@ pub enum StartRefusal {
     RdbWithoutAof {
         /// The data.
         rdb: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// The server would pass over the append-only files, which hold the only data.
+    AofIgnored {
+        /// The data.
+        aof: PathBuf,
         /// Its size in bytes.
         size: u64,
     },
@@ -74,6 +81,9 @@ pub fn inspect(
     if let (true, false, None, Some(rdb)) = (config.appendonly(), aof_from_rdb, &disk.aof, data) {
         return Err(StartRefusal::RdbWithoutAof { rdb: rdb.path.clone(), size: rdb.size });
     }
+    if let (false, None, Some(aof)) = (config.appendonly(), data, disk.aof.as_ref().filter(|aof| !aof.empty)) {
+        return Err(StartRefusal::AofIgnored { aof: aof.path.clone(), size: aof.size });
+    }
     // An empty file of a format that the server does not know stops it as well.
     match (disk.loaded(config), server) {
         (Some(data), Some(server)) => match data.format {
@@ -116,9 +126,14 @@ impl StartRefusal {
                 nodes_conf.display(),
                 data.display()
             ),
-            Self::RdbWithoutAof { .. } => "say `--aof-from-rdb`, and the append-only file is made from the RDB file before \
+            Self::RdbWithoutAof { .. } => {
+                "say `--aof-from-rdb`, and the append-only file is made from the RDB file before \
                  the start; or set `appendonly no`; or, if the data is not needed, move the RDB file away"
-                .to_owned(),
+                    .to_owned()
+            }
+            Self::AofIgnored { .. } => {
+                "set `appendonly yes`; or, if the data is not needed, move the append-only files away".to_owned()
+            }
             Self::ForeignRdb { file, format, .. } => match format.magic {
                 RdbMagic::Valkey => format!(
                     "run the release of Valkey that wrote {} or a newer one; or move the data away, and the node joins as \
@@ -153,6 +168,12 @@ impl fmt::Display for StartRefusal {
                 "appendonly is on, there is no append-only file, and the data is in {} ({size} bytes): the server would \
                  ignore it and start with no key",
                 rdb.display()
+            ),
+            Self::AofIgnored { aof, size } => write!(
+                f,
+                "appendonly is off, and the only data is in {} ({size} bytes): the server would ignore it and start with no \
+                 key",
+                aof.display()
             ),
             Self::ForeignRdb { file, format, server } => {
                 write!(f, "{} has the format {format}, which Valkey {server} does not read", file.display())
