@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod datadir;
 pub mod discovery;
 pub mod exit;
 pub mod observer;

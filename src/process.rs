@@ -5,3 +5,4 @@ pub mod reaper;
 pub mod signals;
 
 mod own;
+pub mod version;

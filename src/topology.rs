@@ -18,6 +18,7 @@ pub mod plan;
 pub mod refusal;
 pub mod server;
 pub mod slot;
+pub mod start;
 pub mod succession;
 pub mod supervise;
 pub mod version;
