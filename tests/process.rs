@@ -224,7 +224,7 @@ fn an_idle_supervisor_is_small_and_does_nothing() -> Result<()> {
     };
     let woken = || {
         let status = status()?;
-        Ok::<u64, anyhow::Error>(number(&status, "voluntary_ctxt_switches:")?)
+        number(&status, "voluntary_ctxt_switches:")
     };
     // Asleep for good once nothing has woken it up for a while that a timer of ours would not survive.
     let mut last = (woken()?, Instant::now());

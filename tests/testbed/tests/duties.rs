@@ -78,7 +78,10 @@ impl Run {
 
     fn says(&self, texts: &[&str]) -> Result<()> {
         let said = self.show();
-        texts.iter().try_for_each(|text| Ok(ensure!(said.contains(text), "no {text:?}: {said}")))
+        for text in texts {
+            ensure!(said.contains(text), "no {text:?}: {said}");
+        }
+        Ok(())
     }
 }
 
