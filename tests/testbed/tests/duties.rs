@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 use testbed::{die_with_parent, wait_for};
 
@@ -67,7 +67,7 @@ impl Run {
 
     fn kill_server(&self) -> Result<()> {
         let pid = Pid::from_raw(self.text("pid").trim().parse()?).context("pid")?;
-        Ok(kill_process(pid, Signal::KILL)?)
+        Ok(kill_process_group(pid, Signal::KILL)?)
     }
 
     fn ends(&mut self, code: i32) -> Result<()> {
