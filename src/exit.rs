@@ -119,6 +119,8 @@ impl fmt::Display for Failure {
 
 #[cfg(test)]
 mod tests {
+    use rustix::io::Errno;
+
     use super::*;
 
     #[test]
@@ -138,14 +140,14 @@ mod tests {
 
     #[test]
     fn a_program_that_cannot_be_started_is_told_from_one_that_is_not_there() {
-        for (errno, code) in [(libc::ENOENT, 127), (libc::EACCES, 126), (libc::ENOEXEC, 126), (libc::EAGAIN, 71)] {
-            assert_eq!(Exit::of_failed_start(&io::Error::from_raw_os_error(errno)).code(), code);
+        for (errno, code) in [(Errno::NOENT, 127), (Errno::ACCESS, 126), (Errno::NOEXEC, 126), (Errno::AGAIN, 71)] {
+            assert_eq!(Exit::of_failed_start(&errno.into()).code(), code);
         }
     }
 
     #[test]
     fn a_panic_is_a_bug_of_ours_and_says_so() {
-        let failure = catching(|| panic!("slot {} is missing", 7)).unwrap_err();
+        let failure = catching::<()>(|| panic!("slot {} is missing", 7)).unwrap_err();
         assert_eq!(failure.exit(), Exit::Bug);
         assert_eq!(failure.to_string(), "this is a bug, please report it: slot 7 is missing");
         assert!(matches!(catching(|| Ok(7)), Ok(7)));

@@ -26,7 +26,7 @@ enum What {
 
 const TOPOLOGY: &str = "topology";
 
-const RULES: [Rule; 7] = [
+const RULES: [Rule; 8] = [
     Rule {
         among: TOPOLOGY,
         except: &[],
@@ -98,6 +98,12 @@ const RULES: [Rule; 7] = [
         what: What::Paths(&[&["process", "Command"], &["process", "Child"], &["process", "Stdio"], &["CommandExt"]]),
         reason: "only process spawns, and `local` its servers",
     },
+    Rule {
+        among: "",
+        except: &["process.rs", "process/"],
+        what: What::Paths(&[&["nix"], &["libc"]]),
+        reason: "only process needs more of the system than rustix gives",
+    },
 ];
 
 #[test]
@@ -150,6 +156,8 @@ fn the_check_catches_whatever_is_named_in_code() {
         ("command/drain.rs", "use tokio::process::Command;"),
         ("command/drain.rs", "use std::process::{self, Command};"),
         ("main.rs", "process::Command::new(\"sh\")"),
+        ("main.rs", "use nix::sys::signal::SigSet;"),
+        ("command/run.rs", "libc::waitid(0)"),
         ("valkey/report.rs", "let field = \"slave_repl_offset\";"),
     ] {
         assert_eq!(breaches(path, code).len(), 1, "not caught in {path}: {code}");
@@ -173,6 +181,7 @@ fn the_check_lets_through_what_is_allowed() {
         ("command/local/dns.rs", "use hickory_server::Server;"),
         ("command/local/server.rs", "use tokio::process::{Child, Command};"),
         ("process/child.rs", "tokio::process::Command::new(program)"),
+        ("process/reaper.rs", "libc::waitid(0)"),
         ("main.rs", "use std::process::ExitCode; use valkeeper::cli::{Cli, Command};"),
     ] {
         assert_eq!(breaches(path, code), Vec::<String>::new(), "{path}: {code}");

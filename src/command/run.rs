@@ -6,22 +6,30 @@ mod bare;
 pub mod duties;
 mod supervision;
 
+use std::ffi::OsString;
 use std::sync::Arc;
 
 use crate::cli::RunArgs;
 use crate::exit::{Exit, Failure};
 use crate::process::signals::Signals;
+use crate::topology::supervise::Deadlines;
 use duties::{Duties, Plain};
 use supervision::Supervision;
 
 /// Runs the command; ends as the server ends.
 pub async fn run(args: &RunArgs, signals: Signals) -> Result<Exit, Failure> {
-    supervise(args, signals, Arc::new(Plain)).await
+    let deadlines = Deadlines::new(args.end.grace_period, args.handover_timeout);
+    supervise(&args.server, deadlines, signals, Arc::new(Plain)).await
 }
 
-/// Supervises a server with these duties.
-pub async fn supervise<D: Duties>(args: &RunArgs, signals: Signals, duties: Arc<D>) -> Result<Exit, Failure> {
-    let mut supervision = Supervision::new(args, signals, duties)?;
+/// Supervises a server, a program and its arguments, with these duties.
+pub async fn supervise<D: Duties>(
+    server: &[OsString],
+    deadlines: Deadlines,
+    signals: Signals,
+    duties: Arc<D>,
+) -> Result<Exit, Failure> {
+    let mut supervision = Supervision::new(server, deadlines, signals, duties)?;
     match supervision.run().await {
         Ok(exit) => Ok(exit),
         Err(bug) => {

@@ -3,7 +3,7 @@
 
 use rustix::process::Signal;
 
-use super::supervision::{Rest, ended, told, warn};
+use super::supervision::{Rest, ended, tell_end, warn};
 use crate::exit::{Exit, Failure};
 use crate::process::signals::Heard;
 
@@ -25,7 +25,10 @@ pub(super) async fn run(mut rest: Rest, bug: Failure) -> Result<Exit, Failure> {
                 };
                 warn(rest.server.as_ref().map(|server| server.signal(signal)));
             }
-            status = ended(&mut rest.server) => return Ok(told(status)),
+            status = ended(&mut rest.server) => {
+                tell_end(&status);
+                return Ok(status.map_or(Exit::System, Exit::of));
+            }
             never = rest.reaper.run() => match never {},
         }
     }

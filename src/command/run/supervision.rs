@@ -15,7 +15,6 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::duties::{Cut, Duties, Start};
-use crate::cli::RunArgs;
 use crate::exit::{self, Exit, Failure};
 use crate::process::child::{Child, OnOurDeath};
 use crate::process::reaper::Reaper;
@@ -53,15 +52,20 @@ enum Outcome {
 }
 
 impl<D: Duties> Supervision<D> {
-    pub(super) fn new(args: &RunArgs, signals: Signals, duties: Arc<D>) -> Result<Self, Failure> {
+    pub(super) fn new(
+        command: &[OsString],
+        deadlines: Deadlines,
+        signals: Signals,
+        duties: Arc<D>,
+    ) -> Result<Self, Failure> {
         let reaper = Reaper::new().map_err(|error| Exit::System.because(error))?;
-        let supervisor = Supervisor::new(Deadlines::new(args.end.grace_period, args.handover_timeout));
+        let supervisor = Supervisor::new(deadlines);
         Ok(Self {
             rest: Rest { signals, reaper, server: None, is_asked_to_stop: false, ended: None },
             state: watch::Sender::new(supervisor.state()),
             supervisor,
             duties,
-            command: args.server.clone(),
+            command: command.to_owned(),
             start: Start::default(),
             tasks: JoinSet::new(),
             cut: None,
@@ -132,8 +136,9 @@ impl<D: Duties> Supervision<D> {
                 },
                 status = ended(&mut self.rest.server) => {
                     self.rest.server = None;
-                    let exit = told(status);
+                    let exit = status.as_ref().map_or(Exit::System, |status| Exit::of(*status));
                     self.rest.ended = Some(exit);
+                    tell_end(&status);
                     return Event::ServerExited(exit);
                 }
                 never = self.rest.reaper.run() => match never {},
@@ -216,8 +221,9 @@ impl<D: Duties> Supervision<D> {
         }
         match Child::start(program, &args, OnOurDeath::Terminate, text.as_bytes()) {
             Ok((server, input)) => {
-                tracing::info!(pid = server.id().map(Pid::as_raw_pid), "{} starts", program.display());
+                let pid = server.id().map(Pid::as_raw_pid);
                 self.rest.server = Some(server);
+                tracing::info!(pid, "{} starts", program.display());
                 self.tasks.spawn(input.give().map(|given| {
                     if let Err(error) = given {
                         tracing::error!("cannot give the server its settings on standard input: {error}");
@@ -248,16 +254,10 @@ pub(super) async fn ended(server: &mut Option<Child>) -> io::Result<ExitStatus> 
 }
 
 /// Says how the server has ended.
-pub(super) fn told(status: io::Result<ExitStatus>) -> Exit {
+pub(super) fn tell_end(status: &io::Result<ExitStatus>) {
     match status {
-        Ok(status) => {
-            tracing::info!("the server has ended ({status})");
-            Exit::of(status)
-        }
-        Err(error) => {
-            tracing::error!("the server cannot be waited for: {error}");
-            Exit::System
-        }
+        Ok(status) => tracing::info!("the server has ended ({status})"),
+        Err(error) => tracing::error!("the server cannot be waited for: {error}"),
     }
 }
 
