@@ -25,7 +25,7 @@ use crate::topology::server::ServerReport;
 use crate::valkey::{Outcome, Server};
 
 use keep::Turn;
-pub use keep::last_report;
+pub use keep::take_report;
 
 /// Runs the command.
 pub async fn run(args: &DrainArgs, stop: impl Future<Output = ()>) -> Result<(), Failure> {
@@ -121,6 +121,11 @@ impl Run {
     /// How it ended.
     pub fn verdict(&self) -> &Verdict {
         self.drain.verdict()
+    }
+
+    /// Whether the server has taken the order to shut down.
+    pub fn has_told_server_to_stop(&self) -> bool {
+        self.drain.has_told_server_to_stop()
     }
 
     /// Tells how it went, in the log and, for the next start, beside the data.

@@ -2,9 +2,15 @@
 //!
 //! What is to happen is decided by the [`Supervisor`](crate::topology::supervise::Supervisor); here it is done.
 
+mod aof;
 mod bare;
 pub mod duties;
+mod guard;
+mod input;
+mod join;
+mod pod;
 mod supervision;
+mod watch;
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -13,13 +19,15 @@ use crate::cli::RunArgs;
 use crate::exit::{Exit, Failure};
 use crate::process::signals::Signals;
 use crate::topology::supervise::Deadlines;
-use duties::{Duties, Plain};
+use duties::Duties;
+use pod::Pod;
 use supervision::Supervision;
 
 /// Runs the command; ends as the server ends.
 pub async fn run(args: &RunArgs, signals: Signals) -> Result<Exit, Failure> {
-    let deadlines = Deadlines::new(args.end.grace_period, args.handover_timeout);
-    supervise(&args.server, deadlines, signals, Arc::new(Plain)).await
+    let pod = Pod::new(args)?;
+    let deadlines = Deadlines { kill_at: pod.budget().kill, handover: args.handover_timeout };
+    supervise(&args.server, deadlines, signals, Arc::new(pod)).await
 }
 
 /// Supervises a server, a program and its arguments, with these duties.

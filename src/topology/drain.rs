@@ -248,6 +248,11 @@ impl Drain {
         &self.verdict
     }
 
+    /// Whether the server has taken the order to shut down.
+    pub fn has_told_server_to_stop(&self) -> bool {
+        self.stop_sent
+    }
+
     /// What there is to tell of it.
     pub fn report(&self, now: Duration) -> DrainReport {
         report::of(self, now)

@@ -184,7 +184,13 @@ fn command(order: Order) -> Cmd {
         Order::SaveLater => words(&["BGSAVE", "SCHEDULE"]),
         Order::Shutdown { force: false } => words(&["SHUTDOWN", "NOSAVE", "NOW"]),
         Order::Shutdown { force: true } => words(&["SHUTDOWN", "NOSAVE", "NOW", "FORCE"]),
-        Order::HandOverOnSigterm => words(&["CONFIG", "SET", "shutdown-on-sigterm", "failover"]),
+        Order::LetGo(settings) => {
+            let mut command = words(&["CONFIG", "SET"]);
+            for (name, value) in settings.directives() {
+                command.arg(name).arg(value);
+            }
+            command
+        }
         Order::AppendOnly => words(&["CONFIG", "SET", "appendonly", "yes"]),
     }
 }

@@ -45,7 +45,10 @@ pub(super) fn report(dir: &Path, report: &DrainReport) {
     }
 }
 
-/// The report of the last drain in this directory.
-pub fn last_report(dir: &Path) -> Option<DrainReport> {
-    serde_json::from_str(&fs::read_to_string(dir.join(REPORT)).ok()?).ok()
+/// The report of the last drain in this directory. It is told once: what comes after the next start is news.
+pub fn take_report(dir: &Path) -> Option<DrainReport> {
+    let path = dir.join(REPORT);
+    let report = serde_json::from_str(&fs::read_to_string(&path).ok()?).ok()?;
+    fs::remove_file(path).ok()?;
+    Some(report)
 }

@@ -51,6 +51,11 @@ pub struct BadLine {
     pub line: usize,
 }
 
+/// The directive for the password of a primary, by the name that every version knows.
+pub const PRIMARY_AUTH: &str = "masterauth";
+/// The directive for the user to log in as at a primary, by the name that every version knows.
+pub const PRIMARY_USER: &str = "masteruser";
+
 /// Writes a line of the configuration. Whatever the value is, the server reads one directive with one value.
 pub fn directive(name: &str, value: impl AsRef<[u8]>) -> String {
     format!("{name} {}", quoted(value.as_ref()))
@@ -122,6 +127,13 @@ impl ServerConfig {
     /// Adds a directive that comes after all others.
     pub fn push(&mut self, directive: Directive) {
         self.directives.push(directive);
+    }
+
+    /// Adds a directive unless it is given.
+    pub fn default_to(&mut self, name: &str, value: &str) {
+        if !self.is_given(name) {
+            self.push(Directive { name: canonical(name), values: vec![value.as_bytes().to_vec()] });
+        }
     }
 
     /// Whether it is said, be it by its old name.

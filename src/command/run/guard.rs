@@ -1,0 +1,224 @@
+//! Before a server starts: whoever holds better data than its disk takes over first.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::config::{Credentials, Reach};
+use crate::discovery::{Discovery, Found};
+use crate::exit::Failure;
+use crate::topology::node::{NodeEntry, NodeId, Role};
+use crate::topology::observation::Silence;
+use crate::topology::order::{HeldBack, Order};
+use crate::topology::parse::ServerConfig;
+use crate::topology::start::{
+    Attempts, DataFile, Former, Heard, NodesConf, OnDisk, Said, StartDecision, decide, decide_blank,
+};
+use crate::valkey::{Candidate, Fleet, Outcome, Server};
+
+const OFTEN: Duration = Duration::from_millis(50);
+const DNS_OFTEN: Duration = Duration::from_secs(1);
+
+/// Who asks, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Guard<'p> {
+    pub(super) own: SocketAddr,
+    pub(super) credentials: &'p Credentials,
+    pub(super) reach: Option<&'p Reach>,
+    /// How many members the cluster is to have.
+    pub(super) members: usize,
+    pub(super) limit: Duration,
+}
+
+/// How the server may start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Opened {
+    /// A replica holds better data and has not taken over: the server must not be copied nor written to.
+    pub(super) held_back: bool,
+}
+
+/// The questions before one start.
+struct Inquiry<'p> {
+    guard: Guard<'p>,
+    former: Option<Former>,
+    data: Option<DataFile>,
+    fleet: Fleet,
+    discovery: Option<Discovery>,
+    asking: JoinSet<Found>,
+    asked_dns: Option<Instant>,
+    found: Option<Found>,
+    asked: Vec<(NodeId, Instant)>,
+    started: Instant,
+}
+
+/// Asks around until the server may start; not for longer than the limit.
+pub(super) async fn before_start(guard: &Guard<'_>, disk: &OnDisk, config: &ServerConfig) -> Result<Opened, Failure> {
+    let mut inquiry = Inquiry::new(guard, disk, config)?;
+    let mut told = String::new();
+    loop {
+        let decision = inquiry.round().await;
+        let sentence = decision.to_string();
+        if sentence != told {
+            match decision {
+                StartDecision::GoHeldBack(_) => tracing::warn!("{sentence}"),
+                _ => tracing::info!("{sentence}"),
+            }
+            told = sentence;
+        }
+        match decision {
+            StartDecision::Go(_) => return Ok(Opened::default()),
+            StartDecision::GoHeldBack(_) => return Ok(Opened { held_back: true }),
+            StartDecision::Ask { replica, address, .. } => inquiry.ask(replica, address).await,
+            StartDecision::Wait(_) => sleep(OFTEN).await,
+        }
+    }
+}
+
+/// The server runs held back: goes on asking until a replica has taken over, and then lets the server go.
+///
+/// It takes no writes and is not copied meanwhile. Where all primaries died at once their votes are needed, which is
+/// why they run at all.
+pub(super) async fn release(server: &mut Server, guard: &Guard<'_>, disk: &OnDisk, config: &ServerConfig) {
+    const PATIENT: Duration = Duration::from_secs(30);
+    let Ok(mut inquiry) = Inquiry::new(guard, disk, config) else {
+        return;
+    };
+    let mut told: Option<Instant> = None;
+    loop {
+        let own = super::pod::answer(server).await;
+        if own.is_replica() {
+            let settings = HeldBack::before(config);
+            match server.order(Order::LetGo(settings)).await {
+                Outcome::Done | Outcome::Moot(_) => {
+                    tracing::info!("this node follows the replica that held better data, and is held back no longer");
+                    return;
+                }
+                Outcome::Failed(why) | Outcome::Forbidden(why) => tracing::warn!("the server is still held back: {why}"),
+            }
+        } else if let StartDecision::Ask { replica, address, .. } = inquiry.round().await {
+            inquiry.ask(replica, address).await;
+        }
+        if told.is_none_or(|at| at.elapsed() > PATIENT) {
+            told = Some(Instant::now());
+            tracing::warn!(
+                "this node takes no writes: a replica holds better data and has not taken over yet; see that a majority of \
+                 the primaries is up"
+            );
+        }
+        sleep(OFTEN).await;
+    }
+}
+
+/// Whether the primary that this node followed still lives and owns slots.
+pub(super) async fn follows_somebody(guard: &Guard<'_>, disk: &OnDisk) -> bool {
+    let NodesConf::Nodes(entries) = &disk.nodes_conf else {
+        return false;
+    };
+    let myself = entries.iter().find(|entry| entry.flags.myself);
+    let Some(Role::Replica(Some(primary))) = myself.map(|myself| myself.role) else {
+        return false;
+    };
+    let endpoint = entries.iter().find(|entry| entry.id == primary).and_then(NodeEntry::endpoint);
+    let Some(endpoint) = endpoint else {
+        return false;
+    };
+    let mut server = Server::at(SocketAddr::new(endpoint.ip, endpoint.port), guard.credentials.clone(), true);
+    server.report().await.is_ok_and(|report| report.id() == Some(primary) && report.owns_slots())
+}
+
+impl<'p> Inquiry<'p> {
+    fn new(guard: &Guard<'p>, disk: &OnDisk, config: &ServerConfig) -> Result<Self, Failure> {
+        let discovery = match guard.reach {
+            Some(reach) => Some(Discovery::new(reach, guard.members)?),
+            None => None,
+        };
+        Ok(Self {
+            guard: *guard,
+            former: match &disk.nodes_conf {
+                NodesConf::Nodes(entries) => Former::of(entries),
+                _ => None,
+            },
+            data: disk.loaded(config).cloned(),
+            fleet: Fleet::new(guard.credentials.clone()),
+            discovery,
+            asking: JoinSet::new(),
+            asked_dns: None,
+            found: None,
+            asked: Vec::new(),
+            started: Instant::now(),
+        })
+    }
+
+    async fn round(&mut self) -> StartDecision {
+        let heard = match &self.former {
+            // Nobody copied it: nobody needs to be asked.
+            Some(former) if former.slots.is_empty() => Vec::new(),
+            _ => self.hear().await,
+        };
+        let asked: Vec<_> = self.asked.iter().map(|(replica, at)| (*replica, at.elapsed())).collect();
+        let attempts = Attempts { waited: self.started.elapsed(), limit: self.guard.limit, asked: &asked };
+        // What was looked at when all this began has grown older since.
+        let own = self.data.clone().map(|data| DataFile { age: data.age.map(|age| age + attempts.waited), ..data });
+        match &self.former {
+            Some(former) => decide(former, own.as_ref(), &heard, &attempts),
+            None => decide_blank(self.guard.own, &heard, &attempts),
+        }
+    }
+
+    async fn hear(&mut self) -> Vec<Heard> {
+        self.ask_dns().await;
+        let known = self.former.iter().flat_map(|former| former.replicas.iter().chain(&former.others));
+        let known = known.filter_map(|known| known.endpoint).map(|at| SocketAddr::new(at.ip, at.port));
+        let found = self.found.iter().flat_map(|found| found.candidates.iter().map(|candidate| candidate.address));
+        let mut addresses: Vec<_> = known.chain(found).filter(|address| *address != self.guard.own).collect();
+        addresses.sort();
+        addresses.dedup();
+        let candidates: Vec<_> = addresses.into_iter().map(|address| Candidate { pod: None, address }).collect();
+        let peers = self.fleet.observe(&candidates).await;
+        let heard = peers.into_iter().map(|peer| Heard {
+            address: peer.address,
+            said: match peer.answer {
+                Ok(report) => Said::Report(report),
+                Err(Silence::Refused) => Said::Absent,
+                Err(silence) => Said::Silent(silence),
+            },
+        });
+        heard.collect()
+    }
+
+    /// A node with a past knows whom to ask; a new one only learns it from DNS, and waits for its first answer.
+    async fn ask_dns(&mut self) {
+        let Some(discovery) = &self.discovery else {
+            return;
+        };
+        if self.asking.is_empty() && self.asked_dns.is_none_or(|at| at.elapsed() >= DNS_OFTEN) {
+            let discovery = discovery.clone();
+            self.asked_dns = Some(Instant::now());
+            self.asking.spawn(async move { discovery.round().await });
+        }
+        let first = self.former.is_none() && self.found.is_none();
+        let patience = if first { self.guard.limit.saturating_sub(self.started.elapsed()) } else { Duration::ZERO };
+        if let Ok(Some(Ok(found))) = timeout(patience, self.asking.join_next()).await {
+            self.found = Some(found);
+        }
+    }
+
+    /// Over a connection that was just asked who is there.
+    async fn ask(&mut self, replica: NodeId, address: SocketAddr) {
+        let mut server = Server::at(address, self.guard.credentials.clone(), true);
+        self.asked.push((replica, Instant::now()));
+        let outcome = match server.report().await {
+            Ok(report) if report.id() == Some(replica) => server.order(Order::TakeOverFromDead).await,
+            Ok(_) => Outcome::Failed("another node answers there".to_owned()),
+            Err(silence) => Outcome::Failed(format!("it {silence}")),
+        };
+        match outcome {
+            Outcome::Done => tracing::info!("{} at {address} is told to take over", replica.short()),
+            Outcome::Moot(why) | Outcome::Failed(why) | Outcome::Forbidden(why) => {
+                tracing::warn!("{} at {address} is not told to take over: {why}", replica.short());
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What the server is told on standard input, after its own configuration: what is known here and not said there.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use crate::config::{Credentials, Reach, Secret, Service};
+use crate::topology::identity::{Mark, PodName};
+use crate::topology::order::HeldBack;
+use crate::topology::parse::{PRIMARY_AUTH, PRIMARY_USER, ServerConfig, directive};
+use crate::topology::version::Version;
+
+/// What the server listens at where nothing is said.
+const DEFAULT_PORT: u16 = 6379;
+
+/// Everything that the text is made of.
+pub(super) struct Input<'p> {
+    pub(super) config: &'p ServerConfig,
+    pub(super) version: Option<Version>,
+    pub(super) credentials: &'p Credentials,
+    pub(super) ip: Option<IpAddr>,
+    pub(super) port: u16,
+    pub(super) dir: Option<&'p Path>,
+    pub(super) name: Option<&'p PodName>,
+    /// How the cluster is found, where it is in one.
+    pub(super) reach: Option<&'p Reach>,
+    pub(super) in_cluster: bool,
+    pub(super) held_back: bool,
+    pub(super) without_aof: bool,
+}
+
+impl Input<'_> {
+    /// The text; none where nothing is to be said.
+    pub(super) fn text(&self) -> Option<Secret> {
+        let mut lines = self.unless_given();
+        if self.without_aof {
+            lines.push(directive("appendonly", "no"));
+        }
+        if self.held_back {
+            lines.extend(HeldBack::HELD.directives().map(|(name, value)| directive(name, value)));
+        }
+        (!lines.is_empty()).then(|| Secret::new(lines.join("\n") + "\n"))
+    }
+
+    fn unless_given(&self) -> Vec<String> {
+        let mut known: Vec<(&str, String)> = Vec::new();
+        known.extend((self.port != DEFAULT_PORT).then(|| ("port", self.port.to_string())));
+        known.extend(self.dir.map(|dir| ("dir", dir.display().to_string())));
+        if self.in_cluster {
+            known.extend(self.ip.map(|ip| ("cluster-announce-ip", ip.to_string())));
+            if let (Some(reach), Some(pod)) = (self.reach, self.name) {
+                if let Service::Names(names) = &reach.service
+                    && let Some(service) = names.first()
+                {
+                    let service = crate::config::without_port_label(service);
+                    known.push(("cluster-announce-hostname", format!("{pod}.{service}")));
+                }
+                if let Some(cluster) = reach.cluster.clone() {
+                    let mark = Mark { cluster, pod: Some(pod.clone()), forming: None };
+                    known.push(("cluster-announce-human-nodename", mark.to_string()));
+                }
+            }
+            if self.version.is_some_and(|version| version >= Version::ATOMIC_MIGRATION) {
+                // The net for the case that we die: without us the server hands over by itself.
+                known.push(("shutdown-on-sigterm", "failover".to_owned()));
+            }
+        }
+        if let Some(password) = &self.credentials.password {
+            let is_default = self.credentials.username.as_ref().is_none_or(|name| name == "default");
+            let has_users = self.config.is_given("aclfile") || self.config.is_given("user");
+            if is_default && !has_users {
+                known.push(("requirepass", password.reveal().to_owned()));
+            }
+            known.push((PRIMARY_AUTH, password.reveal().to_owned()));
+            known.extend(self.credentials.username.as_ref().map(|name| (PRIMARY_USER, name.clone())));
+        }
+        known.retain(|(name, _)| !self.config.is_given(name));
+        known.iter().map(|(name, value)| directive(name, value)).collect()
+    }
+}
