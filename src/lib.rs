@@ -3,10 +3,10 @@
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod datadir;
 pub mod discovery;
 pub mod exit;
 pub mod observer;
-#[cfg(feature = "local")]
 pub mod process;
 pub mod telemetry;
 pub mod topology;

@@ -14,6 +14,7 @@ pub mod parse;
 pub mod plan;
 pub mod refusal;
 pub mod slot;
+pub mod start;
 pub mod version;
 
 pub use decision::{Action, Blocker, Decision, Deed, Stage, StageKind};

@@ -195,7 +195,7 @@ fn member(node: usize, keys: u64, knows: &[(usize, &str, &str, &str)]) -> Peer {
     report.cluster = ClusterInfo { ok: true, slots_assigned: 16_384, current_epoch: 9 };
     report.keys = keys;
     if !report.myself().role.is_primary() {
-        let link = ReplicaLink { up: true, syncing: false, last_heard: None };
+        let link = ReplicaLink { up: true, syncing: false, last_heard: None, down_for: None };
         report.replication = Replication { link: Some(link), offset: 0 };
     }
     peer
@@ -224,9 +224,11 @@ fn of_too_many_replicas_one_with_a_whole_copy_stays() {
         Decision::Act(Stage { kind: StageKind::Replicate, actions }) => actions[0].label.to_string(),
         other => other.to_string(),
     };
-    report(&mut observation, 2).replication.link = Some(ReplicaLink { up: false, syncing: true, last_heard: None });
+    report(&mut observation, 2).replication.link =
+        Some(ReplicaLink { up: false, syncing: true, last_heard: None, down_for: None });
     assert_eq!(moved(&observation), "valkey-2", "not the one that is in sync");
-    report(&mut observation, 3).replication.link = Some(ReplicaLink { up: false, syncing: true, last_heard: None });
+    report(&mut observation, 3).replication.link =
+        Some(ReplicaLink { up: false, syncing: true, last_heard: None, down_for: None });
     assert!(moved(&observation).starts_with("waiting"), "{}", moved(&observation));
 }
 

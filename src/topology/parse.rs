@@ -3,11 +3,18 @@
 //! Unknown flags, fields and sections are passed over, so that a newer server stays readable. A line whose meaning is
 //! not certain is an error: to overlook a line that names slots would make them look free.
 
+mod aof;
+mod config;
 mod info;
 mod nodes;
+mod rdb;
+mod words;
 
+pub use aof::{AofFile, AofKind, manifest};
+pub use config::{Arguments, BadLine, Directive, SavePoint, ServerConfig, directive, directives};
 pub use info::{ClusterInfo, Info, ReplicaLink, Replication};
 pub use nodes::{nodes, nodes_conf};
+pub use rdb::{RdbFormat, RdbHead, RdbMagic};
 
 /// A text of the server that cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -30,6 +30,13 @@ impl Version {
         let patch = parts.next().unwrap_or(Some(0))?;
         Some(Self::new(major, minor, patch))
     }
+
+    /// Reads what `valkey-server --version` prints, `Valkey server v=8.1.1 sha=…`. None for another server.
+    pub fn announced(text: &str) -> Option<Self> {
+        text.strip_prefix("Valkey server ")?
+            .split_ascii_whitespace()
+            .find_map(|word| Self::parse(word.strip_prefix("v=")?))
+    }
 }
 
 impl fmt::Display for Version {
@@ -49,6 +56,15 @@ mod tests {
         assert_eq!(Version::parse("9.0.0-rc1"), Some(Version::new(9, 0, 0)));
         for wrong in ["", "9", "nine.one", "9.x.1", "9.1.", "70000.1.1"] {
             assert_eq!(Version::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_server_announces_its_version() {
+        let text = "Valkey server v=8.1.1 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=384b3c0d511f998a\n";
+        assert_eq!(Version::announced(text), Some(Version::new(8, 1, 1)));
+        for other in ["", "Valkey server", "Redis server v=7.4.0 sha=0", "valkey-cli 8.1.1"] {
+            assert_eq!(Version::announced(other), None, "{other}");
         }
     }
 }

@@ -61,7 +61,7 @@ fn reports() -> impl Strategy<Value = NodeReport> {
                 keys,
                 used_memory: 0,
                 replication: Replication {
-                    link: link.map(|up| ReplicaLink { up, syncing: !up, last_heard: None }),
+                    link: link.map(|up| ReplicaLink { up, syncing: !up, last_heard: None, down_for: None }),
                     offset: 0,
                 },
                 settings: Settings {

@@ -41,6 +41,9 @@ pub struct ReplicaLink {
     pub syncing: bool,
     /// How long ago it last heard from its primary; none while the link is down.
     pub last_heard: Option<Duration>,
+    /// How long ago it broke; none while it is up, and where it has never been up since the replica started. What the
+    /// replica copied before it broke, it still holds.
+    pub down_for: Option<Duration>,
 }
 
 impl Info {
@@ -81,6 +84,8 @@ impl Info {
             up: self.text("master_link_status") == Some("up"),
             syncing: self.text("master_sync_in_progress") == Some("1"),
             last_heard: self.number("master_last_io_seconds_ago").map(Duration::from_secs),
+            // -1 until the link is up for the first time, absent while it is up.
+            down_for: self.number("master_link_down_since_seconds").map(Duration::from_secs),
         });
         let offset = if is_replica { "slave_repl_offset" } else { "master_repl_offset" };
         Replication { link, offset: self.number(offset).unwrap_or_default() }

@@ -61,6 +61,7 @@ impl Sim {
                     up: server.synced.is_some(),
                     syncing: server.synced.is_none() && server.sync_began.is_some(),
                     last_heard: server.synced.map(|_| Duration::ZERO),
+                    down_for: None,
                 }),
                 offset: 0,
             },

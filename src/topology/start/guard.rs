@@ -1,0 +1,333 @@
+//! Whether somebody else holds better data than this node's disk, and is asked to take over before it starts.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::DataFile;
+use crate::topology::node::{Endpoint, NodeEntry, NodeId, Role};
+use crate::topology::observation::{NodeReport, Silence};
+use crate::topology::slot::SlotSet;
+
+/// What this node was when it last wrote its nodes.conf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// Its id.
+    pub id: NodeId,
+    /// The slots it owned; none where it was a replica.
+    pub slots: SlotSet,
+    /// The epoch of these slots.
+    pub config_epoch: u64,
+    /// Who copied it.
+    pub replicas: Vec<Known>,
+    /// The other members.
+    pub others: Vec<Known>,
+}
+
+/// A node that was known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its id.
+    pub id: NodeId,
+    /// Where it last answered.
+    pub endpoint: Option<Endpoint>,
+}
+
+/// An address that was asked, and what came of it.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    /// The address.
+    pub address: SocketAddr,
+    /// What it said.
+    pub said: Said,
+}
+
+/// What came of asking.
+#[derive(Clone, Debug)]
+pub enum Said {
+    /// A server is up and has loaded its data.
+    Report(Box<NodeReport>),
+    /// Surely no server is there: the connection was refused. Who starts only now has not been up all along.
+    Absent,
+    /// It cannot be told what is there: no answer in time, still loading, busy, or we are not let in.
+    Silent(Silence),
+}
+
+/// How long the start was held back so far, and who was asked to take over.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempts<'a> {
+    /// How long it was held back.
+    pub waited: Duration,
+    /// How long it may be.
+    pub limit: Duration,
+    /// Who was asked, and how long ago; one for each time.
+    pub asked: &'a [(NodeId, Duration)],
+}
+
+/// What to do before the server is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartDecision {
+    /// Start it: nobody holds better data.
+    Go(String),
+    /// Ask this replica to take over without its primary (CLUSTER FAILOVER FORCE).
+    Ask {
+        /// Who.
+        replica: NodeId,
+        /// Where it answered.
+        address: SocketAddr,
+        /// Why.
+        reason: String,
+    },
+    /// Ask everybody again in a moment.
+    Wait(String),
+    /// Start it although somebody holds better data. Worth a warning.
+    GoHeldBack(String),
+}
+
+/// The server gives up a manual failover after this time, and to ask again resets the attempt
+/// (`CLUSTER_MF_TIMEOUT` in `cluster_legacy.h`).
+const ATTEMPT: Duration = Duration::from_secs(5);
+
+/// The age of a broken link is in whole seconds, rounded, and so is that of an RDB file.
+const BLUR: Duration = Duration::from_secs(2);
+
+/// A replica that holds what this node should serve.
+#[derive(Clone, Copy, Debug)]
+struct Better<'h> {
+    address: SocketAddr,
+    report: &'h NodeReport,
+}
+
+/// What the answers come to.
+#[derive(Debug, Default)]
+struct Outlook<'h> {
+    /// Who could take over.
+    better: Vec<Better<'h>>,
+    /// Who holds better data and will not take over.
+    unwilling: Option<Better<'h>>,
+    /// Of whom it cannot be told yet what they hold.
+    doubtful: Vec<String>,
+    /// Why the others do not count.
+    worse: Vec<String>,
+}
+
+impl Former {
+    /// Reads the nodes of nodes.conf; none where it does not name the node itself.
+    pub fn of(entries: &[NodeEntry]) -> Option<Self> {
+        let myself = entries.iter().find(|entry| entry.flags.myself)?;
+        let others = entries.iter().filter(|entry| entry.id != myself.id && entry.is_known());
+        let (replicas, others): (Vec<_>, Vec<_>) =
+            others.partition(|entry| entry.role == Role::Replica(Some(myself.id)));
+        let known = |entry: &NodeEntry| Known { id: entry.id, endpoint: entry.endpoint() };
+        let is_primary = myself.role.is_primary();
+        Some(Self {
+            id: myself.id,
+            slots: if is_primary { myself.slot_set() } else { SlotSet::EMPTY },
+            config_epoch: myself.config_epoch,
+            replicas: replicas.into_iter().map(known).collect(),
+            others: others.into_iter().map(known).collect(),
+        })
+    }
+
+    /// Who owns all of its slots by now, in the eyes of anybody that answers. The bus settles by epoch whose a slot is.
+    fn heir(&self, heard: &[Heard]) -> Option<NodeId> {
+        let mut left = self.slots.clone();
+        let mut heir = None;
+        for (_, report) in reports(heard) {
+            let is_mine = |id| self.replicas.iter().any(|replica| replica.id == id);
+            let promoted = report.myself().role.is_primary() && is_mine(report.id());
+            if promoted && !report.myself().slot_set().and(&self.slots).is_empty() {
+                return Some(report.id());
+            }
+            let others = report.view.entries().iter().filter(|entry| entry.id != self.id && entry.role.is_primary());
+            for owner in others.filter(|entry| entry.config_epoch > self.config_epoch) {
+                let taken = owner.slot_set();
+                if !left.and(&taken).is_empty() {
+                    heir = Some(owner.id);
+                    left = left.without(&taken);
+                }
+            }
+        }
+        heir.filter(|_| left.is_empty())
+    }
+}
+
+/// What to do before the server of a node with a nodes.conf is started. `own` is the data that it will read.
+///
+/// `heard` is what every address said that a replica may answer at. A replica at whose last known address nobody was
+/// asked yet is waited for.
+pub fn decide(former: &Former, own: Option<&DataFile>, heard: &[Heard], attempts: &Attempts<'_>) -> StartDecision {
+    if former.slots.is_empty() {
+        return StartDecision::Go("this node was no primary with slots: nobody copies it".to_owned());
+    }
+    if let Some(heir) = former.heir(heard) {
+        return StartDecision::Go(format!(
+            "{} owns the slots of this node by now: it comes back as a replica",
+            heir.short()
+        ));
+    }
+    let own = own.filter(|data| !data.empty);
+    let mut outlook = Outlook::default();
+    let mut answered = BTreeSet::new();
+    for (address, report) in reports(heard) {
+        answered.insert(report.id());
+        if report.myself().role == Role::Replica(Some(former.id)) {
+            outlook.weigh(Better { address, report }, own);
+        } else if former.replicas.iter().any(|replica| replica.id == report.id()) {
+            outlook.worse.push(format!("{} follows this node no longer", report.id().short()));
+        }
+    }
+    for replica in former.replicas.iter().filter(|replica| !answered.contains(&replica.id)) {
+        outlook.miss(replica, heard);
+    }
+    outlook.decide(attempts)
+}
+
+/// What to do before a node with an empty disk is started at an address. Replication goes by address and not by id: a
+/// replica whose primary was here before would copy the empty server.
+pub fn decide_blank(own: SocketAddr, heard: &[Heard], attempts: &Attempts<'_>) -> StartDecision {
+    let mut outlook = Outlook::default();
+    for Heard { address, said } in heard {
+        match said {
+            Said::Report(report) => {
+                let primary = match report.myself().role {
+                    Role::Replica(Some(id)) => report.view.get(id).and_then(NodeEntry::endpoint),
+                    _ => None,
+                };
+                if primary.is_some_and(|endpoint| SocketAddr::new(endpoint.ip, endpoint.port) == own) {
+                    outlook.weigh(Better { address: *address, report }, None);
+                }
+            }
+            Said::Silent(silence) if *address != own => outlook.doubtful.push(format!("{address} {silence}")),
+            Said::Absent | Said::Silent(_) => {}
+        }
+    }
+    outlook.decide(attempts)
+}
+
+impl<'h> Outlook<'h> {
+    /// What a replica of this node is worth that has loaded its data.
+    fn weigh(&mut self, replica: Better<'h>, own: Option<&DataFile>) {
+        let short = replica.report.id();
+        let short = short.short();
+        let Some(link) = &replica.report.replication.link else {
+            return self.doubtful.push(format!("{short} does not tell of its link"));
+        };
+        if link.syncing {
+            return self.worse.push(format!("{short} is in a full sync and holds no whole copy"));
+        }
+        if replica.report.keys == 0 {
+            return self.worse.push(format!("{short} holds no keys"));
+        }
+        let broken_for = match (link.up, link.down_for) {
+            (true, _) => Duration::ZERO,
+            (false, Some(broken_for)) => broken_for,
+            // Its data is from its own disk. That is better than none.
+            (false, None) if own.is_none() => Duration::ZERO,
+            (false, None) => {
+                return self.worse.push(format!("{short} was itself restarted and has not been in sync since"));
+            }
+        };
+        if own.and_then(|own| own.age).is_some_and(|age| age.saturating_add(BLUR) < broken_for) {
+            return self.worse.push(format!(
+                "the data on this disk is newer than that of {short}, whose link broke {} s ago",
+                broken_for.as_secs()
+            ));
+        }
+        match replica.report.myself().flags.no_failover {
+            true => self.unwilling = Some(replica),
+            false => self.better.push(replica),
+        }
+    }
+
+    /// What is to be thought of a former replica that no answer came from.
+    fn miss(&mut self, replica: &Known, heard: &[Heard]) {
+        let short = replica.id;
+        let short = short.short();
+        let Some(endpoint) = replica.endpoint else {
+            return self.worse.push(format!("nobody knows where {short} is"));
+        };
+        let address = SocketAddr::new(endpoint.ip, endpoint.port);
+        let there = heard.iter().find(|heard| heard.address == address);
+        match there.map(|heard| &heard.said) {
+            None => self.doubtful.push(format!("{short} at {address} was not asked yet")),
+            Some(Said::Absent) => self.worse.push(format!("{short} at {address} is not up")),
+            Some(Said::Silent(silence)) => self.doubtful.push(format!("{short} at {address} {silence}")),
+            Some(Said::Report(other)) => {
+                self.worse.push(format!("{} answers at {address}, where {short} was", other.id().short()));
+            }
+        }
+    }
+
+    fn decide(self, attempts: &Attempts<'_>) -> StartDecision {
+        let times = |id| attempts.asked.iter().filter(|(asked, _)| *asked == id).count();
+        // The one asked least often, so that one that cannot win gives way; of these the one that has most.
+        let best = self.better.iter().min_by_key(|replica| {
+            let report = replica.report;
+            (times(report.id()), std::cmp::Reverse(report.replication.offset), report.id())
+        });
+        let is_over = attempts.waited >= attempts.limit;
+        let [waited, limit] = [attempts.waited, attempts.limit].map(|time| time.as_secs());
+        if let Some(best) = best {
+            let id = best.report.id();
+            if is_over {
+                return StartDecision::GoHeldBack(format!(
+                    "{} holds better data and has not taken over within {limit} s",
+                    id.short()
+                ));
+            }
+            let running = attempts.asked.iter().find(|(_, ago)| *ago < ATTEMPT);
+            return match running {
+                Some((asked, ago)) => {
+                    StartDecision::Wait(format!("{} was asked {} s ago to take over", asked.short(), ago.as_secs()))
+                }
+                None => StartDecision::Ask {
+                    replica: id,
+                    address: best.address,
+                    reason: format!("it holds {}, and this disk nothing newer", keys(best.report.keys)),
+                },
+            };
+        }
+        let doubt = self.doubtful.join("; ");
+        if !doubt.is_empty() && !is_over {
+            return StartDecision::Wait(format!("a replica may hold better data: {doubt}"));
+        }
+        if let Some(unwilling) = self.unwilling {
+            let id = unwilling.report.id();
+            return StartDecision::GoHeldBack(format!("{} holds better data and will not take over", id.short()));
+        }
+        StartDecision::Go(match (doubt.is_empty(), self.worse.is_empty()) {
+            (false, _) => format!("after {waited} s nobody is known to hold better data: {doubt}"),
+            (true, true) => "no replica copies this node".to_owned(),
+            (true, false) => format!("no replica holds better data: {}", self.worse.join("; ")),
+        })
+    }
+}
+
+fn keys(count: u64) -> String {
+    match count {
+        1 => "1 key".to_owned(),
+        _ => format!("{count} keys"),
+    }
+}
+
+fn reports(heard: &[Heard]) -> impl Iterator<Item = (SocketAddr, &NodeReport)> {
+    heard.iter().filter_map(|heard| match &heard.said {
+        Said::Report(report) => Some((heard.address, report.as_ref())),
+        Said::Absent | Said::Silent(_) => None,
+    })
+}
+
+impl fmt::Display for StartDecision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Go(reason) => write!(f, "start the server: {reason}"),
+            Self::Ask { replica, address, reason } => {
+                write!(f, "ask {} at {address} to take over first: {reason}", replica.short())
+            }
+            Self::Wait(reason) => write!(f, "wait before the start: {reason}"),
+            Self::GoHeldBack(reason) => write!(f, "start the server, and data may be lost: {reason}"),
+        }
+    }
+}
