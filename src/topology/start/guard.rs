@@ -285,7 +285,7 @@ impl<'h> Outlook<'h> {
                 None => StartDecision::Ask {
                     replica: id,
                     address: best.address,
-                    reason: format!("it holds {} keys and has been up all along", best.report.keys),
+                    reason: format!("it holds {}, and this disk nothing newer", keys(best.report.keys)),
                 },
             };
         }
@@ -302,6 +302,13 @@ impl<'h> Outlook<'h> {
             (true, true) => "no replica copies this node".to_owned(),
             (true, false) => format!("no replica holds better data: {}", self.worse.join("; ")),
         })
+    }
+}
+
+fn keys(count: u64) -> String {
+    match count {
+        1 => "1 key".to_owned(),
+        _ => format!("{count} keys"),
     }
 }
 

@@ -1,0 +1,136 @@
+//! The guarded start over what a real primary left on its disk, with what its real replica says.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use testbed::redis::cmd;
+use testbed::{Testbed, Valkey};
+use valkeeper::config::Credentials;
+use valkeeper::datadir::{look, read_config};
+use valkeeper::topology::observation::NodeReport;
+use valkeeper::topology::parse::Arguments;
+use valkeeper::topology::start::{Attempts, Former, Heard, NodesConf, Said, StartDecision, decide, decide_blank};
+use valkeeper::valkey::{Candidate, Fleet};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn cluster(bed: &Testbed, pod: usize, args: &[&str]) -> testbed::redis::RedisResult<testbed::redis::Value> {
+    cmd("CLUSTER").arg(args).query(&mut bed.connection(pod).unwrap())
+}
+
+fn address(bed: &Testbed, pod: usize) -> SocketAddr {
+    SocketAddr::new(bed.pod(pod).addr().into(), bed.pod(pod).port())
+}
+
+fn report(bed: &Testbed, pod: usize) -> anyhow::Result<NodeReport> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let candidate = Candidate { pod: None, address: address(bed, pod) };
+    let peer = runtime.block_on(Fleet::new(Credentials::default()).observe(&[candidate])).remove(0);
+    peer.answer.map(|report| *report).map_err(|silence| anyhow::anyhow!("{silence}"))
+}
+
+/// A primary with a key, in pod 0, and its replica in pod 1, in sync; neither saves by itself.
+fn shard(valkey: &Valkey) -> Testbed {
+    let bed = Testbed::builder(valkey).pods(2).config("repl-diskless-sync-delay", "0").build().unwrap();
+    cluster(&bed, 0, &["ADDSLOTSRANGE", "0", "16383"]).unwrap();
+    cluster(&bed, 1, &["MEET", &bed.pod(0).addr().to_string(), "6379"]).unwrap();
+    let primary = report(&bed, 0).unwrap().id().to_string();
+    bed.wait_for("the replica to know its primary", LIMIT, || Ok(cluster(&bed, 1, &["REPLICATE", &primary]).ok()))
+        .unwrap();
+    bed.wait_for("the node to take writes", LIMIT, || {
+        Ok(cmd("SET").arg("key").arg("value").query::<()>(&mut bed.connection(0)?).ok())
+    })
+    .unwrap();
+    bed.wait_for("the replica to hold the key", LIMIT, || {
+        let report = report(&bed, 1)?;
+        let link = report.replication.link.ok_or_else(|| anyhow::anyhow!("no replica yet"))?;
+        Ok((report.keys == 1 && link.up && link.down_for.is_none()).then_some(()))
+    })
+    .unwrap();
+    bed
+}
+
+fn decision(bed: &Testbed) -> StartDecision {
+    let dir = bed.pod(0).dir().to_str().unwrap().to_owned();
+    let config = read_config(&Arguments::parse(&["--dir", &dir, "--cluster-enabled", "yes"]), b"").unwrap();
+    let disk = look(&config).unwrap();
+    let heard = heard(bed);
+    let attempts = Attempts { waited: Duration::ZERO, limit: LIMIT, asked: &[] };
+    match &disk.nodes_conf {
+        NodesConf::Nodes(nodes) => decide(&Former::of(nodes).unwrap(), disk.loaded(&config), &heard, &attempts),
+        _ => decide_blank(address(bed, 0), &heard, &attempts),
+    }
+}
+
+fn heard(bed: &Testbed) -> Vec<Heard> {
+    let said = report(bed, 1).map_or(Said::Absent, |report| Said::Report(Box::new(report)));
+    vec![Heard { address: address(bed, 1), said }]
+}
+
+#[track_caller]
+fn assert_asks_the_replica(bed: &Testbed) {
+    let decision = decision(bed);
+    let StartDecision::Ask { replica, address: at, .. } = &decision else { panic!("{decision}") };
+    assert_eq!((*replica, *at), (report(bed, 1).unwrap().id(), address(bed, 1)));
+}
+
+#[test]
+fn the_replica_of_a_killed_primary_is_asked_until_it_has_taken_over() {
+    for valkey in Valkey::all() {
+        let bed = shard(&valkey);
+        let offset = report(&bed, 1).unwrap().replication.offset;
+        bed.pod(0).kill().unwrap();
+        let link = bed
+            .wait_for("the replica to notice", LIMIT, || Ok(report(&bed, 1)?.replication.link.filter(|link| !link.up)))
+            .unwrap();
+        assert!(link.down_for.is_some_and(|down_for| down_for < LIMIT), "{}: {link:?}", valkey.version);
+        assert!(report(&bed, 1).unwrap().replication.offset >= offset, "{}: the offset stays", valkey.version);
+        assert_asks_the_replica(&bed);
+
+        bed.pod(0).lose_disk().unwrap();
+        assert_asks_the_replica(&bed);
+    }
+}
+
+#[test]
+fn a_replica_that_was_restarted_after_its_primary_holds_nothing_better() {
+    for valkey in Valkey::all() {
+        let bed = shard(&valkey);
+        for pod in [0, 1] {
+            cmd("SAVE").query::<()>(&mut bed.connection(pod).unwrap()).unwrap();
+        }
+        bed.pod(0).kill().unwrap();
+        bed.pod(1).kill().unwrap();
+        let decision_of_all = decision(&bed);
+        assert!(matches!(decision_of_all, StartDecision::Go(_)), "nobody is up: {decision_of_all}");
+
+        bed.pod(1).start().unwrap();
+        let replica = report(&bed, 1).unwrap();
+        assert_eq!((replica.keys, replica.replication.link.unwrap().down_for), (1, None), "{}", valkey.version);
+        let restarted = decision(&bed);
+        assert!(
+            matches!(restarted, StartDecision::Go(_)) && restarted.to_string().contains("not been in sync"),
+            "{}: {restarted}",
+            valkey.version
+        );
+    }
+}
+
+#[test]
+fn a_promoted_replica_is_seen_to_own_the_slots() {
+    for valkey in Valkey::all() {
+        let bed = shard(&valkey);
+        // The disk of pod 0 as it was left by one that did not live to see it.
+        let before = std::fs::read(bed.pod(0).nodes_conf()).unwrap();
+        cluster(&bed, 1, &["FAILOVER"]).unwrap();
+        bed.wait_for("the replica to take over", LIMIT, || {
+            Ok(report(&bed, 1)?.myself().role.is_primary().then_some(()))
+        })
+        .unwrap();
+        bed.pod(0).kill().unwrap();
+        std::fs::write(bed.pod(0).nodes_conf(), before).unwrap();
+        let decision = decision(&bed);
+        let said = decision.to_string().contains("owns the slots of this node");
+        assert!(matches!(decision, StartDecision::Go(_)) && said, "{}: {decision}", valkey.version);
+    }
+}
