@@ -19,6 +19,7 @@ fn alone() -> MutexGuard<'static, ()> {
 fn bed_with_timeout(valkey: &Valkey, pods: u8, timeout: &str) -> Testbed {
     let bed = Testbed::builder(valkey)
         .pods(pods)
+        .in_memory(true)
         .config("requirepass", "secret")
         .config("cluster-node-timeout", timeout)
         .config("repl-diskless-sync-delay", "0")
