@@ -81,14 +81,7 @@ impl Reach {
         let invalid =
             || Exit::Usage.saying("--cluster-id must consist of letters, digits, dots, dashes and underscores");
         let cluster = name.map(|name| ClusterId::new(name).ok_or_else(invalid)).transpose()?;
-        Ok(Self {
-            service,
-            statefulset: args.statefulset.clone(),
-            port,
-            dns_servers,
-            cluster,
-            credentials,
-        })
+        Ok(Self { service, statefulset: args.statefulset.clone(), port, dns_servers, cluster, credentials })
     }
 }
 

@@ -14,6 +14,7 @@ fn cluster(valkey: &Valkey, supervised: bool) -> Testbed {
         .config("cluster-node-timeout", "5000")
         .binary(env!("CARGO_BIN_EXE_valkeeper"))
         .supervised(supervised)
+        .in_memory(true)
         .build()
         .unwrap();
     bed.form(3, 1).unwrap();

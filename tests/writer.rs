@@ -14,11 +14,14 @@ fn alone() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn bed(valkey: &Valkey, pods: u8) -> Testbed {
+/// A formed cluster of shards with one replica each; a single pod has none. Nodes count as failed after so
+/// many milliseconds.
+fn bed_with_timeout(valkey: &Valkey, pods: u8, timeout: &str) -> Testbed {
     let bed = Testbed::builder(valkey)
         .pods(pods)
+        .in_memory(true)
         .config("requirepass", "secret")
-        .config("cluster-node-timeout", "1000")
+        .config("cluster-node-timeout", timeout)
         .config("repl-diskless-sync-delay", "0")
         .binary(env!("CARGO_BIN_EXE_valkeeper"))
         .build()
@@ -26,6 +29,11 @@ fn bed(valkey: &Valkey, pods: u8) -> Testbed {
     let shards = u16::from(pods).div_ceil(2);
     bed.form(shards, u16::from(pods) / shards - 1).unwrap();
     bed
+}
+
+/// [`bed_with_timeout`], which no busy machine makes nodes miss each other in.
+fn bed(valkey: &Valkey, pods: u8) -> Testbed {
+    bed_with_timeout(valkey, pods, "15000")
 }
 
 /// The writers' own count of acknowledgements grows by that many in every shard.
@@ -70,7 +78,7 @@ fn a_handover_by_hand_is_a_short_pause_and_loses_nothing() {
 #[test]
 fn the_death_of_a_primary_is_a_long_pause_with_errors_in_its_shard_alone() {
     let _alone = alone();
-    let bed = bed(&Valkey::newest(), 6);
+    let bed = bed_with_timeout(&Valkey::newest(), 6, "1000");
     let writer = Writer::start(&bed).unwrap();
     go_on(&bed, &writer, 1000);
     let dead = bed.primaries().unwrap()[0];
@@ -109,6 +117,36 @@ fn keys_that_a_server_forgot_are_missed() {
     assert_eq!(lost.first.len(), 2, "{lost:?}");
     // What was written after that is whole.
     assert_eq!(bed.keys(0).unwrap(), lost.checked - lost.keys);
+}
+
+#[test]
+fn a_slot_on_its_way_is_written_to_where_it_goes() {
+    let _alone = alone();
+    let bed = bed(&Valkey::newest(), 4);
+    let writer = Writer::start(&bed).unwrap();
+    // The first shard is the one of the lowest slots.
+    let tag = writer.report().shards[0].tag.clone();
+    let [first, second] = bed.primaries().unwrap()[..] else { panic!("two shards") };
+    let [from, to] = if owns(&bed, first, &tag) { [first, second] } else { [second, first] };
+    let mark = writer.mark();
+    set_slot(&bed, to, &tag, "IMPORTING", from);
+    set_slot(&bed, from, &tag, "MIGRATING", to);
+    go_on(&bed, &writer, 100);
+    let report = writer.report_since(&mark);
+    // A redirect for each: the slot's keys are new, and its owner is who it was.
+    assert!(report.redirects() >= 100 && report.errors().keys().all(|kind| kind == "timeout"), "{report}");
+    assert!(bed.keys(to).unwrap() > report.shards[1].acknowledged, "{report}");
+}
+
+fn owns(bed: &Testbed, pod: usize, tag: &str) -> bool {
+    cmd("GET").arg(format!("{{{tag}}}")).query::<Option<String>>(&mut bed.connection(pod).unwrap()).is_ok()
+}
+
+fn set_slot(bed: &Testbed, pod: usize, tag: &str, state: &str, other: usize) {
+    let id: String = cmd("CLUSTER").arg("MYID").query(&mut bed.connection(other).unwrap()).unwrap();
+    let mut connection = bed.connection(pod).unwrap();
+    let slot: u16 = cmd("CLUSTER").arg("KEYSLOT").arg(tag).query(&mut connection).unwrap();
+    cmd("CLUSTER").arg("SETSLOT").arg(slot).arg(state).arg(id).exec(&mut connection).unwrap();
 }
 
 #[test]

@@ -11,7 +11,9 @@ mod rdb;
 mod words;
 
 pub use aof::{AofFile, AofKind, manifest};
-pub use config::{Arguments, BadLine, Directive, PRIMARY_AUTH, PRIMARY_USER, SavePoint, ServerConfig, directive, directives};
+pub use config::{
+    Arguments, BadLine, Directive, PRIMARY_AUTH, PRIMARY_USER, SavePoint, ServerConfig, directive, directives,
+};
 pub use info::{ClusterInfo, Info, ReplicaLink, Replication};
 pub use nodes::{nodes, nodes_conf};
 pub use rdb::{RdbFormat, RdbHead, RdbMagic};

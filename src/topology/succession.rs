@@ -51,9 +51,11 @@ pub fn heirs<'a>(primary: NodeId, replicas: impl IntoIterator<Item = (NodeId, &'
 /// Whether this replica's copy is whole and fresh, and it means to stay.
 fn holds_copy(primary: NodeId, report: &ServerReport) -> bool {
     let follows = report.myself().is_some_and(|myself| myself.role == Role::Replica(Some(primary)));
-    let is_whole = report.replication.link.as_ref().is_some_and(|link| {
-        !link.syncing && (link.up || link.down_for.is_some_and(|time| time <= RECENT))
-    });
+    let is_whole = report
+        .replication
+        .link
+        .as_ref()
+        .is_some_and(|link| !link.syncing && (link.up || link.down_for.is_some_and(|time| time <= RECENT)));
     follows && is_whole && report.loading.is_none() && !report.leaving
 }
 

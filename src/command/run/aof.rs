@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use crate::topology::drain::DrainReport;
 use crate::topology::order::Order;
 use crate::topology::parse::ServerConfig;
 use crate::topology::start::OnDisk;
-use crate::topology::drain::DrainReport;
 use crate::valkey::{Outcome, Server};
 
 /// What is wanted.

@@ -95,7 +95,9 @@ pub(super) async fn release(server: &mut Server, guard: &Guard<'_>, disk: &OnDis
                     tracing::info!("this node follows the replica that held better data, and is held back no longer");
                     return;
                 }
-                Outcome::Failed(why) | Outcome::Forbidden(why) => tracing::warn!("the server is still held back: {why}"),
+                Outcome::Failed(why) | Outcome::Forbidden(why) => {
+                    tracing::warn!("the server is still held back: {why}")
+                }
             }
         } else if let StartDecision::Ask { replica, address, .. } = inquiry.round().await {
             inquiry.ask(replica, address).await;

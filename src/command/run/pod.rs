@@ -189,9 +189,8 @@ impl Duties for Pod {
             None => None,
         };
         let disk = datadir::look(&config).map_err(|error| Exit::System.because(error))?;
-        start::inspect(&disk, &config, version, self.aof.from_rdb).map_err(|refusal| {
-            Exit::Refused.saying(format!("{refusal}. What to do: {}", refusal.remedy()))
-        })?;
+        start::inspect(&disk, &config, version, self.aof.from_rdb)
+            .map_err(|refusal| Exit::Refused.saying(format!("{refusal}. What to do: {}", refusal.remedy())))?;
         let is_new = self.policy.cluster && disk.nodes_conf == NodesConf::Missing;
         let opened = match self.policy.cluster {
             true => guard::before_start(&self.around(), &disk, &config).await?,

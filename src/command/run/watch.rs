@@ -180,9 +180,9 @@ async fn ask(
     for address in asked.keys() {
         servers.entry(*address).or_insert_with(|| Server::at(*address, credentials.clone(), true));
     }
-    let answers = join_all(servers.iter_mut().map(|(address, server)| async {
-        (*address, timeout(QUICKLY, server.report()).await)
-    }));
+    let answers = join_all(
+        servers.iter_mut().map(|(address, server)| async { (*address, timeout(QUICKLY, server.report()).await) }),
+    );
     let answers = answers.await.into_iter().filter_map(|(address, answer)| {
         let (id, label) = asked.get(&address).cloned()?;
         Some(Peer { id, label, answer: answer.ok()? })

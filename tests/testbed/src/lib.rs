@@ -6,6 +6,9 @@
 //! panics prints every server's log and view of the cluster first. Nothing is shared between tests,
 //! so they run in parallel. `make valkey` fetches the servers.
 //!
+//! Servers are started by the test bed itself or, where it is [`Builder::supervised`], by `valkeeper run`.
+//! A [`Writer`] writes meanwhile, and knows what was acknowledged, when it was not, and what of it is lost.
+//!
 //! ```no_run
 //! use std::time::Duration;
 //! use testbed::{Fault, Testbed, Valkey, run};

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
 use testbed::{Pod, Testbed, Valkey, wait_for};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -23,17 +24,18 @@ while kill -0 $server 2>/dev/null; do wait $server; code=$?; done
 exit $code
 "#;
 
-fn bed() -> Result<Testbed> {
-    let folder = tempfile::tempdir()?.keep();
-    let program = folder.join("run");
+fn bed() -> Result<(TempDir, Testbed)> {
+    let folder = tempfile::tempdir()?;
+    let program = folder.path().join("run");
     fs::write(&program, STAND_IN)?;
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700))?;
-    Testbed::builder(&Valkey::newest())
+    let bed = Testbed::builder(&Valkey::newest())
         .config("requirepass", "x")
         .binary(program)
         .run_args(&["--first"])
         .start_servers(false)
-        .build()
+        .build()?;
+    Ok((folder, bed))
 }
 
 fn server(pod: &Pod) -> Result<u32> {
@@ -47,7 +49,7 @@ fn runs(pid: u32) -> bool {
 
 #[test]
 fn run_gets_its_environment_and_the_server_its_configuration_by_file() -> Result<()> {
-    let bed = bed()?;
+    let (_program, bed) = bed()?;
     let pod = bed.pod(0);
     pod.set_run_env("VALKEEPER_NOTE", Some("noted"));
     pod.start()?;
@@ -76,7 +78,7 @@ fn run_gets_its_environment_and_the_server_its_configuration_by_file() -> Result
 
 #[test]
 fn the_server_alone_can_be_stopped_and_killed_under_run() -> Result<()> {
-    let bed = bed()?;
+    let (_program, bed) = bed()?;
     let pod = bed.pod(0);
     pod.start()?;
     let server = server(pod)?;
@@ -95,7 +97,7 @@ fn the_server_alone_can_be_stopped_and_killed_under_run() -> Result<()> {
 
 #[test]
 fn a_pod_is_killed_whole_and_started_again_at_once() -> Result<()> {
-    let bed = bed()?;
+    let (_program, bed) = bed()?;
     let pod = bed.pod(0);
     pod.start()?;
     for _ in 0..5 {
@@ -110,7 +112,7 @@ fn a_pod_is_killed_whole_and_started_again_at_once() -> Result<()> {
 
 #[test]
 fn nothing_is_left_of_a_pod_whose_run_was_gone_before() -> Result<()> {
-    let bed = bed()?;
+    let (_program, bed) = bed()?;
     bed.pod(0).start()?;
     let (run, server) = (bed.pod(0).pid().context("run")?, server(bed.pod(0))?);
     ensure!(std::process::Command::new("kill").args(["-9", &run.to_string()]).status()?.success());

@@ -1,6 +1,7 @@
 //! What a test asks for.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU8;
@@ -17,6 +18,9 @@ use crate::versions::Valkey;
 
 pub(super) const DNS_HOST: u8 = 250;
 
+/// Where Linux has files in memory that anybody may make.
+const MEMORY: &str = "/dev/shm";
+
 /// The description of a test bed.
 #[derive(Debug, Clone)]
 #[must_use = "nothing is built before build()"]
@@ -27,11 +31,20 @@ pub struct Builder {
     start_servers: bool,
     binary: Option<PathBuf>,
     run: Option<Vec<String>>,
+    in_memory: bool,
 }
 
 impl Builder {
     pub(super) fn new(valkey: &Valkey) -> Self {
-        Self { valkey: valkey.clone(), pods: 1, config: Vec::new(), start_servers: true, binary: None, run: None }
+        Self {
+            valkey: valkey.clone(),
+            pods: 1,
+            config: Vec::new(),
+            start_servers: true,
+            binary: None,
+            run: None,
+            in_memory: false,
+        }
     }
 
     /// How many pods, 1 by default and 200 at most.
@@ -72,6 +85,13 @@ impl Builder {
         self
     }
 
+    /// Puts all files in memory, for a test that measures pauses: a server that takes over syncs its
+    /// nodes.conf before it tells anybody, which takes seconds on a disk that others write to.
+    pub fn in_memory(mut self, yes: bool) -> Self {
+        self.in_memory = yes;
+        self
+    }
+
     /// Leases a network, starts the DNS server, makes the pods and waits until their servers answer;
     /// nodes do not know each other.
     pub fn build(mut self) -> Result<Testbed> {
@@ -82,7 +102,9 @@ impl Builder {
             self.config.push(("masterauth".to_owned(), password.clone()));
         }
         let subnet = Subnet::lease();
-        let dir = tempfile::Builder::new().prefix("valkeeper-test-").tempdir().context("make the test bed's folder")?;
+        let parent = if self.in_memory { PathBuf::from(MEMORY) } else { env::temp_dir() };
+        let dir = tempfile::Builder::new().prefix("valkeeper-test-").tempdir_in(parent);
+        let dir = dir.context("make the test bed's folder")?;
         let dns = DnsServer::start(IpAddr::V4(subnet.host(DNS_HOST)), SERVICE, PORT)?;
         let program = Program {
             binary: self.binary,
