@@ -19,7 +19,9 @@ fn main() -> ExitCode {
     match catching(|| run(&cli)) {
         Ok(()) => Exit::Done.into(),
         Err(failure) => {
-            tracing::error!("{failure}");
+            if !failure.is_told() {
+                tracing::error!("{failure}");
+            }
             failure.exit().into()
         }
     }
@@ -42,6 +44,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
             Command::Bootstrap(args) => command::bootstrap::run(args, stop).await,
             Command::Status(args) => command::status::run(args, stop).await,
             Command::Drain(args) => command::drain::run(args, stop).await,
+            Command::Probe(args) => command::probe::run(args).await,
             Command::Doctor(args) => command::doctor::run(args).await,
             #[cfg(feature = "local")]
             Command::Local(args) => command::local::run(args, stop).await,

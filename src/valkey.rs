@@ -3,6 +3,7 @@
 mod connection;
 mod deeds;
 mod error;
+mod ping;
 mod report;
 mod server;
 

@@ -26,7 +26,7 @@ enum What {
 
 const TOPOLOGY: &str = "topology";
 
-const RULES: [Rule; 7] = [
+const RULES: [Rule; 8] = [
     Rule {
         among: TOPOLOGY,
         except: &[],
@@ -34,6 +34,8 @@ const RULES: [Rule; 7] = [
             &["tokio"],
             &["redis"],
             &["hickory_"],
+            &["hyper"],
+            &["hyper_util"],
             &["tracing"],
             &["futures_util"],
             &["async"],
@@ -94,6 +96,12 @@ const RULES: [Rule; 7] = [
     },
     Rule {
         among: "",
+        except: &["admin.rs", "admin/"],
+        what: What::Paths(&[&["hyper"], &["hyper_util"]]),
+        reason: "only admin knows hyper",
+    },
+    Rule {
+        among: "",
         except: &["process.rs", "process/", "command/local.rs", "command/local/"],
         what: What::Paths(&[&["process", "Command"], &["process", "Child"], &["process", "Stdio"], &["CommandExt"]]),
         reason: "only process spawns, and `local` its servers",
@@ -146,6 +154,7 @@ fn the_check_catches_whatever_is_named_in_code() {
         ("command/bootstrap.rs", "use redis::Value;"),
         ("command/local/dns.rs", "redis::cmd(\"PING\")"),
         ("valkey.rs", "use hickory_resolver::TokioResolver;"),
+        ("command/probe.rs", "use hyper::Request;"),
         ("command/local/server.rs", "use hickory_server::Server;"),
         ("command/drain.rs", "use tokio::process::Command;"),
         ("command/drain.rs", "use std::process::{self, Command};"),
