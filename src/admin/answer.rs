@@ -35,7 +35,7 @@ pub(super) async fn to(request: Request<Incoming>, health: &impl Health) -> Resu
 
 /// Says that there is no room, as far as that can be said without waiting.
 pub(super) fn turn_away(stream: &TcpStream) {
-    const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 51\r\n\
+    const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 52\r\n\
         connection: close\r\n\r\n{\"pass\":false,\"reason\":\"too many requests at once\"}\n";
     // What was asked is read, as far as it has come: unread, it would have the kernel take the answer back.
     let _ = stream.try_read(&mut [0; 1024]);
