@@ -1,6 +1,5 @@
 //! `valkeeper probe` on real servers: what passes, what fails, why, and how soon.
 
-use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ fn alone(valkey: &Valkey) -> Builder {
 
 fn probe(bed: &Testbed, pod: usize, args: &[&str]) -> Ended {
     let mut command = bed.valkeeper_in(pod, &[&["probe"], args].concat());
-    if !fs::read_to_string(bed.pod(pod).nodes_conf()).is_ok() {
+    if !bed.pod(pod).nodes_conf().exists() {
         command.env("VALKEEPER_MODE", "standalone");
     }
     Ended::of(&mut command, LIMIT).unwrap()
@@ -132,6 +131,7 @@ fn a_server_that_has_no_room_for_another_client_is_not_killed_for_it() {
         for _ in 0..20 {
             probe(&bed, 0, &["liveness"]).expect(0, &[]);
         }
+        probe(&bed, 0, &["readiness"]).expect(1, &[]);
         drop(only_one);
     }
 }
@@ -211,7 +211,7 @@ fn a_node_is_ready_once_it_is_in_step_and_others_cannot_take_it_out_afterwards()
         expect(&bed, 0, [0, 0, 0], "");
         expect(&bed, 2, [0, 0, 1], "cluster_state:fail");
         let elsewhere = bed.dir().to_str().unwrap();
-        assert!(probe(&bed, 0, &["readiness", "--data-dir", elsewhere]).code == Some(1));
+        probe(&bed, 0, &["readiness", "--data-dir", elsewhere]).expect(1, &[]);
 
         bed.pod(0).restart_same_address().unwrap();
         expect(&bed, 0, [0, 0, 1], "cluster_state:fail");

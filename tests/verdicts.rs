@@ -91,7 +91,13 @@ fn what_holds_a_server_back_until_it_was_ready_once_and_what_at_any_time() {
     let cases = [
         ("primary", node(&primary(), true, None), true, true, "ready"),
         ("replica in step", node(&replica(), true, Some((true, false))), true, true, "ready"),
-        ("member without slots", node(&[&blank()[..], &[line(B, 2, "master", "-", "0-16383")]].concat(), true, None), true, true, "ready"),
+        (
+            "member without slots",
+            node(&[&blank()[..], &[line(B, 2, "master", "-", "0-16383")]].concat(), true, None),
+            true,
+            true,
+            "ready",
+        ),
         ("blank node", node(&blank(), false, None), false, true, "blank"),
         ("blank node that says ok", node(&blank(), true, None), false, true, "blank"),
         ("another shard lost", node(&primary(), false, None), false, true, "cluster_state"),
