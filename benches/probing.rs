@@ -17,7 +17,8 @@ fn main() -> Result<()> {
     let runs = std::env::var("VALKEEPER_BENCH_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(200);
     let valkey = Valkey::newest();
     let bed = Testbed::builder(&valkey).pods(3).binary(env!("CARGO_BIN_EXE_valkeeper")).build()?;
-    let formed = bed.valkeeper(&["bootstrap", "--replicas", "0"]).stdout(Stdio::null()).status()?;
+    let formed =
+        bed.valkeeper(&["bootstrap", "--replicas", "0", "--log-level", "error"]).stdout(Stdio::null()).status()?;
     ensure!(formed.success(), "bootstrap: {formed}");
     let host = bed.pod(0).addr().to_string();
 

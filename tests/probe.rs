@@ -223,12 +223,24 @@ fn a_node_is_ready_once_it_is_in_step_and_others_cannot_take_it_out_afterwards()
 }
 
 #[test]
-fn a_replica_is_not_ready_in_its_first_full_sync() {
+fn a_replica_is_not_ready_before_it_is_in_step_nor_while_it_receives_a_full_copy_again() {
     for valkey in Valkey::all() {
-        // The primary keeps the replica waiting, and the copy takes its time.
-        let bed = alone(&valkey).config("repl-diskless-sync-delay", "2").pods(2).build().unwrap();
-        tell(&bed, 1, &["REPLICAOF", &bed.pod(0).addr().to_string(), "6379"]);
+        let bed = alone(&valkey).config("repl-diskless-sync-delay", "1").pods(2).build().unwrap();
+        let follow = || tell(&bed, 1, &["REPLICAOF", &bed.pod(0).addr().to_string(), "6379"]);
+        follow();
         probe(&bed, 1, &["readiness"]).expect(1, &[]);
+        wait_ready(&bed, 1);
+        // A copy that takes some seconds, and a history of its own, so that it has to be copied.
+        tell(&bed, 0, &["DEBUG", "POPULATE", "600"]);
+        tell(&bed, 0, &["CONFIG", "SET", "rdb-key-save-delay", "5000"]);
+        tell(&bed, 1, &["REPLICAOF", "NO", "ONE"]);
+        tell(&bed, 1, &["SET", "x", "y"]);
+        follow();
+        bed.wait_for("the copy to be seen", LIMIT, || {
+            let ended = probe(&bed, 1, &["readiness"]);
+            Ok((ended.code == Some(1) && ended.stdout.contains("full copy")).then_some(()))
+        })
+        .unwrap();
         wait_ready(&bed, 1);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value};
@@ -97,6 +97,11 @@ impl Server {
         self.connection = Some(connection);
         let config: BTreeMap<String, String> = next(&mut answers).ok()?;
         config.get(DIRECTORY).map(PathBuf::from)
+    }
+
+    /// The same without asking: what the last report told, unless we may not read the configuration.
+    pub fn known_directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
     }
 
     /// Whether its event loop answers; any answer will do, be it an error. Asks nothing that needs to be let in.

@@ -51,23 +51,20 @@ impl Prober {
             }
             Probe::Readiness => {
                 let answer = self.report().await;
-                self.judge(&answer).await
+                self.judge(&answer)
             }
         }
     }
 
-    async fn judge(&mut self, answer: &Answer) -> Verdict {
+    fn judge(&mut self, answer: &Answer) -> Verdict {
         let Ok(report) = answer else {
             return readiness(answer, self.in_cluster, false);
         };
-        let dir = match &self.data_dir {
-            Some(dir) => Some(dir.clone()),
-            None => self.server.directory().await,
-        };
-        let latched = self.latch.holds(&report.run_id, dir.as_deref());
+        let dir = self.data_dir.as_deref().or_else(|| self.server.known_directory());
+        let latched = self.latch.holds(&report.run_id, dir);
         let verdict = readiness(answer, self.in_cluster, latched);
         if verdict.pass && !latched {
-            self.latch.close(&report.run_id, dir.as_deref());
+            self.latch.close(&report.run_id, dir);
         }
         verdict
     }
