@@ -23,16 +23,19 @@ use guests::{Guests, Place};
 
 /// How long a client may take to say what it wants.
 const HEAD: Duration = Duration::from_secs(5);
-/// How long an answer may take, whoever makes it; a server that hangs is given up earlier.
-const ANSWER: Duration = Duration::from_millis(1_500);
-/// How long a connection lasts at most.
-const VISIT: Duration = Duration::from_secs(10);
+/// What is added to the patience of whoever answers, so that its own words about a hanging server are the ones heard.
+const SLACK: Duration = Duration::from_millis(500);
+/// How long a client may take to hear the answer out.
+const BODY: Duration = Duration::from_secs(5);
 /// The least that hyper takes.
 const BUFFER: usize = 8 * 1024;
 
 /// Whose health is told.
 pub trait Health: Send + Sync + 'static {
-    /// The answer to a probe, in about a second at most.
+    /// How long an answer takes at most.
+    fn patience(&self) -> Duration;
+
+    /// The answer to a probe, within that time.
     fn ask(&self, probe: Probe) -> impl Future<Output = Verdict> + Send;
 }
 
@@ -89,6 +92,7 @@ impl Admin {
 
 /// One connection: one request, one answer.
 async fn visit<H: Health>(stream: TcpStream, place: Place, health: Arc<H>) {
+    let longest = HEAD + health.patience() + SLACK + BODY;
     let service = service_fn(|request| {
         place.mark_asked();
         answer::to(request, health.as_ref())
@@ -99,7 +103,7 @@ async fn visit<H: Health>(stream: TcpStream, place: Place, health: Arc<H>) {
         .max_buf_size(BUFFER)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    match timeout(VISIT, connection).await {
+    match timeout(longest, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!("a connection ended early: {error}"),
         Err(_) => tracing::debug!("a connection lasted too long"),

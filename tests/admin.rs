@@ -19,7 +19,9 @@ use valkeeper::valkey::Server;
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// The second that a server has, and what a busy machine needs.
-const SOON: Duration = Duration::from_secs(3);
+const SOON: Duration = Duration::from_secs(6);
+/// For servers that answer: on a busy machine that may take a while.
+const PATIENT: Duration = Duration::from_secs(20);
 
 /// A place that answers in a thread of its own, until the value is dropped.
 struct Serving {
@@ -98,6 +100,10 @@ fn parsed(answer: &str) -> (u16, Value) {
 struct Odd;
 
 impl Health for Odd {
+    fn patience(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
     async fn ask(&self, probe: Probe) -> Verdict {
         match probe {
             Probe::Liveness => Verdict::pass("fine"),
@@ -111,13 +117,13 @@ fn odd(subnet: &Subnet) -> Serving {
     Serving::of(SocketAddr::new(subnet.host(1).into(), 0), || Odd)
 }
 
-/// The health of a pod's server, and the sender of its life.
-fn own(bed: &Testbed) -> (Serving, watch::Sender<Life>) {
+/// The health of a pod's server, which has so long to answer, and the sender of its life.
+fn own(bed: &Testbed, patience: Duration) -> (Serving, watch::Sender<Life>) {
     let (sender, life) = watch::channel(Life::Running);
     let server =
         Server::at(SocketAddr::new(bed.pod(0).addr().into(), bed.pod(0).port()), Credentials::default(), false);
     let at = SocketAddr::new(bed.spare_addr().into(), 0);
-    (Serving::of(at, move || OwnHealth::new(life, server, false, None)), sender)
+    (Serving::of(at, move || OwnHealth::with_patience(patience, life, server, false, None)), sender)
 }
 
 fn alone(valkey: &Valkey, pods: u8) -> Testbed {
@@ -179,7 +185,7 @@ fn clients_that_are_slow_or_silent_hold_nobody_up_and_are_gone_soon() {
     last.set_read_timeout(Some(LIMIT)).unwrap();
     let (started, mut rest) = (Instant::now(), Vec::new());
     let _ = last.read_to_end(&mut rest);
-    assert!(started.elapsed() < Duration::from_secs(9), "it was waited for {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(11), "it was waited for {:?}", started.elapsed());
 }
 
 #[test]
@@ -219,7 +225,7 @@ fn an_address_that_cannot_be_listened_on_is_named_with_the_remedy() {
 fn the_supervisor_says_how_far_it_is_and_the_server_the_rest() {
     for valkey in Valkey::all() {
         let bed = alone(&valkey, 1);
-        let (serving, life) = own(&bed);
+        let (serving, life) = own(&bed, PATIENT);
         let statuses = || ["/startupz", "/livez", "/readyz"].map(|path| serving.get(path).0);
         assert_eq!(statuses(), [200, 200, 200]);
         life.send(Life::Guarding("valkey-1 to take over".to_owned())).unwrap();
@@ -246,16 +252,17 @@ fn the_supervisor_says_how_far_it_is_and_the_server_the_rest() {
 fn a_server_that_hangs_is_told_of_within_about_a_second_to_everybody_who_asks() {
     for valkey in Valkey::all() {
         let bed = alone(&valkey, 1);
-        let (serving, _life) = own(&bed);
+        let (serving, _life) = own(&bed, PATIENT);
         assert!(serving.is_ready());
         let before = number(&bed, 0, "total_connections_received");
         ask_at_once(&serving, 200);
         // One is that of the question itself.
         assert!(number(&bed, 0, "total_connections_received") <= before + 1, "requests opened connections");
+        let (hasty, _life) = own(&bed, Duration::from_secs(1));
         bed.pod(0).pause().unwrap();
         for _ in 0..2 {
             let started = Instant::now();
-            ask_at_once(&serving, 503);
+            ask_at_once(&hasty, 503);
             assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
         }
         bed.pod(0).resume().unwrap();
@@ -279,9 +286,9 @@ fn ask_at_once(serving: &Serving, status: u16) {
 fn once_ready_stays_ready_and_the_command_agrees() {
     for valkey in Valkey::all() {
         let bed = alone(&valkey, 2);
-        let (serving, _life) = own(&bed);
+        let (serving, _life) = own(&bed, PATIENT);
         let by_command = |pod| {
-            let mut probe = bed.valkeeper_in(pod, &["probe", "readiness", "--mode", "standalone"]);
+            let mut probe = bed.valkeeper_in(pod, &["probe", "readiness", "--mode", "standalone", "--timeout", "20s"]);
             Ended::of(&mut probe, LIMIT).unwrap().code == Some(0)
         };
         let follow = || {

@@ -8,7 +8,9 @@ use testbed::{Builder, Ended, Testbed, Valkey};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// The probe's own second, and what a busy machine needs to start a process.
-const SOON: Duration = Duration::from_secs(3);
+const SOON: Duration = Duration::from_secs(10);
+/// For servers that answer: on a busy machine that may take a while.
+const PATIENT: &str = "20s";
 const KINDS: [&str; 3] = ["startup", "liveness", "readiness"];
 
 fn bed(valkey: &Valkey) -> Builder {
@@ -21,6 +23,7 @@ fn alone(valkey: &Valkey) -> Builder {
 
 fn probe(bed: &Testbed, pod: usize, args: &[&str]) -> Ended {
     let mut command = bed.valkeeper_in(pod, &[&["probe"], args].concat());
+    command.env("VALKEEPER_TIMEOUT", PATIENT);
     if !bed.pod(pod).nodes_conf().exists() {
         command.env("VALKEEPER_MODE", "standalone");
     }
@@ -87,7 +90,7 @@ fn a_busy_server_lives_and_one_that_is_busy_for_less_than_the_timeout_passes_eve
         let bed = alone(&valkey).config("busy-reply-threshold", "100").build().unwrap();
         let sleeping = send(&bed, 0, &["DEBUG", "SLEEP", "2.5"]);
         for kind in KINDS {
-            probe(&bed, 0, &[kind, "--timeout", "10s"]).expect(0, &[]);
+            probe(&bed, 0, &[kind]).expect(0, &[]);
         }
         drop(sleeping);
         let script = send(&bed, 0, &["EVAL", "while true do end", "0"]);
@@ -110,7 +113,7 @@ fn a_server_that_does_not_let_us_in_lives_and_readiness_names_the_remedy() {
         expect(&bed, 0, [0, 0, 0], "");
         for password in [None, Some("wrong-one")] {
             for (kind, code) in KINDS.into_iter().zip([0, 0, 1]) {
-                let mut command = bed.valkeeper_in(0, &["probe", kind, "--mode", "standalone"]);
+                let mut command = bed.valkeeper_in(0, &["probe", kind, "--mode", "standalone", "--timeout", PATIENT]);
                 command.env_remove("VALKEY_PASSWORD").envs(password.map(|password| ("VALKEY_PASSWORD", password)));
                 let ended = Ended::of(&mut command, LIMIT).unwrap();
                 ended.expect(code, &[]);
@@ -168,7 +171,7 @@ fn the_timeout_holds_where_nobody_answers_and_where_nobody_accepts() {
         let bed = alone(&valkey).config("tcp-backlog", "1").build().unwrap();
         let in_time = |text: &str| {
             for kind in KINDS {
-                let ended = probe(&bed, 0, &[kind]);
+                let ended = probe(&bed, 0, &[kind, "--timeout", "1s"]);
                 ended.expect(1, &[]);
                 assert!(ended.stdout.contains(text) && ended.took < SOON, "{kind}: {ended}");
             }
@@ -176,10 +179,10 @@ fn the_timeout_holds_where_nobody_answers_and_where_nobody_accepts() {
         bed.pod(0).pause().unwrap();
         let address = SocketAddr::new(bed.pod(0).addr().into(), bed.pod(0).port());
         let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(200));
-        probe(&bed, 0, &["liveness"]).expect(1, &[]);
+        in_time("answer");
         let crowd: Vec<_> = std::iter::from_fn(|| connect().ok()).take(50).collect();
         assert!(crowd.len() < 50, "the kernel still accepts");
-        in_time("");
+        in_time("answer");
         drop(crowd);
         bed.pod(0).resume().unwrap();
         wait_ready(&bed, 0);

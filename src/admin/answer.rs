@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{ANSWER, Health};
+use super::{Health, SLACK};
 use crate::topology::probe::{Probe, Verdict};
 
 /// What can be asked for.
@@ -27,7 +27,7 @@ pub(super) async fn to(request: Request<Incoming>, health: &impl Health) -> Resu
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Ok(answer);
     }
-    let verdict = timeout(ANSWER, health.ask(probe)).await;
+    let verdict = timeout(health.patience() + SLACK, health.ask(probe)).await;
     let verdict = verdict.unwrap_or_else(|_| Verdict::fail("this process is too busy to answer"));
     let status = if verdict.pass { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     Ok(json(status, &json!(verdict)))

@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct OwnHealth {
     life: watch::Receiver<Life>,
+    patience: Duration,
     asking: Mutex<Asking>,
 }
 
@@ -30,10 +31,21 @@ struct Asking {
 }
 
 impl OwnHealth {
-    /// The health of this server, of which its supervisor says how far it is.
+    /// The health of this server, of which its supervisor says how far it is; it has a second for each answer.
     pub fn new(life: watch::Receiver<Life>, server: Server, in_cluster: bool, data_dir: Option<PathBuf>) -> Self {
-        let prober = Prober::new(server.with_patience(PATIENCE), in_cluster, data_dir);
-        Self { life, asking: Mutex::new(Asking { prober, last: BTreeMap::new() }) }
+        Self::with_patience(PATIENCE, life, server, in_cluster, data_dir)
+    }
+
+    /// The same where the server may take another time to answer.
+    pub fn with_patience(
+        patience: Duration,
+        life: watch::Receiver<Life>,
+        server: Server,
+        in_cluster: bool,
+        data_dir: Option<PathBuf>,
+    ) -> Self {
+        let prober = Prober::new(server.with_patience(patience), in_cluster, data_dir);
+        Self { life, patience, asking: Mutex::new(Asking { prober, last: BTreeMap::new() }) }
     }
 
     fn told(&self, probe: Probe) -> Option<Verdict> {
@@ -42,6 +54,10 @@ impl OwnHealth {
 }
 
 impl Health for OwnHealth {
+    fn patience(&self) -> Duration {
+        self.patience
+    }
+
     async fn ask(&self, probe: Probe) -> Verdict {
         if let Some(verdict) = self.told(probe) {
             return verdict;
@@ -60,8 +76,8 @@ impl Health for OwnHealth {
             asking.last.insert(probe, (asked, verdict.clone()));
             verdict
         };
-        let verdict = timeout(PATIENCE, question).await;
-        let verdict = verdict.unwrap_or_else(|_| Verdict::fail("the server has not answered within a second"));
+        let late = |_| Verdict::fail(format!("the server has not answered within {:?}", self.patience));
+        let verdict = timeout(self.patience, question).await.unwrap_or_else(late);
         // A drain that began meanwhile counts.
         self.told(probe).unwrap_or(verdict)
     }
