@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::duration;
 use crate::topology::drain::SavePolicy;
+use crate::topology::probe::Probe;
 
 /// Forms and keeps a Valkey Cluster from inside its pods: no operator, no RBAC, no shell scripts.
 #[derive(Debug, Parser)]
@@ -55,6 +56,12 @@ pub enum Command {
     /// nobody can take over, writes are held back while it saves. Run it as often as you like: what is done is not done
     /// again. The node stays marked as leaving until its server is started again.
     Drain(DrainArgs),
+    /// Answer the kubelet about the server in this pod: exit 0, or 1 and a line that says why.
+    ///
+    /// `startup` passes as soon as the server answers, also while it loads. `liveness` passes as long as it answers,
+    /// whatever it says. `readiness` passes once its data is loaded, it is in step with its primary and the cluster is ok
+    /// in its view; from then on it is not held to what others do. A node that leaves is not ready.
+    Probe(ProbeArgs),
     /// Show the cluster at a glance; exit 1 and say why when something is wrong with it.
     Status(StatusArgs),
     /// Say what is wrong with the cluster and the command that mends it; changes nothing.
@@ -141,6 +148,24 @@ pub struct DrainArgs {
     /// How to print what was done.
     #[arg(short, long, env = "VALKEEPER_OUTPUT", value_enum, default_value_t = Output::Table)]
     pub output: Output,
+}
+
+/// `valkeeper probe`.
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    /// What is asked.
+    #[arg(value_enum)]
+    pub kind: ProbeKind,
+    /// Which server.
+    #[command(flatten)]
+    pub own: OwnArgs,
+    /// Fail when there is no answer after this long; the probe's timeoutSeconds should be longer, so that the reason is
+    /// seen.
+    #[arg(long, env = "VALKEEPER_TIMEOUT", value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    pub timeout: Duration,
+    /// Where to note that the server was ready once; default: where its data is, as it says.
+    #[arg(long, env = "VALKEEPER_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
 }
 
 /// Our own pod, and the server in it.
@@ -321,6 +346,27 @@ pub enum OnPrimaryLost {
     Failover,
     /// Valkey's own failover decides, when the node timeout is over.
     Wait,
+}
+
+/// What a probe asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProbeKind {
+    /// Has the server come up, or is it on its way?
+    Startup,
+    /// Does it answer at all?
+    Liveness,
+    /// Can it do its part?
+    Readiness,
+}
+
+impl From<ProbeKind> for Probe {
+    fn from(kind: ProbeKind) -> Self {
+        match kind {
+            ProbeKind::Startup => Self::Startup,
+            ProbeKind::Liveness => Self::Liveness,
+            ProbeKind::Readiness => Self::Readiness,
+        }
+    }
 }
 
 /// What is to be on disk before a server stops.

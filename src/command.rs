@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod drain;
 #[cfg(feature = "local")]
 pub mod local;
+pub mod probe;
 pub mod run;
 pub mod status;
 

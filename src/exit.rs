@@ -39,6 +39,7 @@ pub enum Exit {
 pub struct Failure {
     exit: Exit,
     error: anyhow::Error,
+    is_told: bool,
 }
 
 impl Exit {
@@ -77,7 +78,7 @@ impl Exit {
 
     /// Makes a failure of an error.
     pub fn because(self, error: impl Into<anyhow::Error>) -> Failure {
-        Failure { exit: self, error: error.into() }
+        Failure { exit: self, error: error.into(), is_told: false }
     }
 
     /// Makes a failure of a sentence.
@@ -101,6 +102,16 @@ impl Failure {
     /// The exit code.
     pub fn exit(&self) -> Exit {
         self.exit
+    }
+
+    /// The same where it has been printed already: it need not be logged.
+    pub fn told(self) -> Self {
+        Self { is_told: true, ..self }
+    }
+
+    /// Whether it has been printed already.
+    pub fn is_told(&self) -> bool {
+        self.is_told
     }
 }
 

@@ -1,5 +1,6 @@
 //! Forms and keeps a Valkey Cluster from inside its pods. See ARCHITECTURE.md for the map.
 
+pub mod admin;
 pub mod cli;
 pub mod command;
 pub mod config;

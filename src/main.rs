@@ -27,7 +27,9 @@ fn main() -> ExitCode {
     match catching(|| run(&cli)) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            tracing::error!("{failure}");
+            if !failure.is_told() {
+                tracing::error!("{failure}");
+            }
             failure.exit().into()
         }
     }
@@ -50,6 +52,10 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             Command::Bootstrap(args) => command::bootstrap::run(args, stop()?).await,
             Command::Drain(args) => command::drain::run(args, stop()?).await,
             Command::Status(args) => command::status::run(args, stop()?).await,
+            Command::Probe(args) => {
+                heard(signals::unblock())?;
+                command::probe::run(args).await
+            }
             Command::Doctor(args) => {
                 heard(signals::unblock())?;
                 command::doctor::run(args).await

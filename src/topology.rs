@@ -15,6 +15,7 @@ pub mod observation;
 pub mod order;
 pub mod parse;
 pub mod plan;
+pub mod probe;
 pub mod refusal;
 pub mod server;
 pub mod slot;

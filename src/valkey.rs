@@ -4,6 +4,7 @@ mod connection;
 mod deeds;
 mod error;
 mod lifeline;
+mod ping;
 mod report;
 mod server;
 

@@ -26,7 +26,7 @@ enum What {
 
 const TOPOLOGY: &str = "topology";
 
-const RULES: [Rule; 8] = [
+const RULES: [Rule; 9] = [
     Rule {
         among: TOPOLOGY,
         except: &[],
@@ -34,6 +34,8 @@ const RULES: [Rule; 8] = [
             &["tokio"],
             &["redis"],
             &["hickory_"],
+            &["hyper"],
+            &["hyper_util"],
             &["tracing"],
             &["futures_util"],
             &["async"],
@@ -91,6 +93,12 @@ const RULES: [Rule; 8] = [
         except: &["discovery.rs", "discovery/", "command/local/dns"],
         what: What::Paths(&[&["hickory_"]]),
         reason: "only discovery knows the resolver, and only `local` serves names",
+    },
+    Rule {
+        among: "",
+        except: &["admin.rs", "admin/"],
+        what: What::Paths(&[&["hyper"], &["hyper_util"]]),
+        reason: "only admin knows hyper",
     },
     Rule {
         among: "",
@@ -152,6 +160,7 @@ fn the_check_catches_whatever_is_named_in_code() {
         ("command/bootstrap.rs", "use redis::Value;"),
         ("command/local/dns.rs", "redis::cmd(\"PING\")"),
         ("valkey.rs", "use hickory_resolver::TokioResolver;"),
+        ("command/probe.rs", "use hyper::Request;"),
         ("command/local/server.rs", "use hickory_server::Server;"),
         ("command/drain.rs", "use tokio::process::Command;"),
         ("command/drain.rs", "use std::process::{self, Command};"),

@@ -25,7 +25,7 @@ use supervision::Supervision;
 
 /// Runs the command; ends as the server ends.
 pub async fn run(args: &RunArgs, signals: Signals) -> Result<Exit, Failure> {
-    let pod = Pod::new(args)?;
+    let pod = Pod::new(args).await?;
     let deadlines = Deadlines { kill_at: pod.budget().kill, handover: args.handover_timeout };
     supervise(&args.server, deadlines, signals, Arc::new(pod)).await
 }

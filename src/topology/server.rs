@@ -124,6 +124,16 @@ impl ServerReport {
     }
 }
 
+impl Loading {
+    /// How far it is, from 0 to 100.
+    pub fn percent(&self) -> u64 {
+        match self.total {
+            0 => 0,
+            total => (self.done.saturating_mul(100) / total).min(100),
+        }
+    }
+}
+
 impl Saving {
     /// How far it is, from 0 to 100.
     pub fn percent(&self) -> u64 {

@@ -33,11 +33,16 @@ impl Connection {
     ) -> Result<Self, Silence> {
         match open {
             Some(connection) => Ok(connection),
-            None => Self::open(address, credentials).await,
+            None => Self::open(address, credentials, PATIENCE).await,
         }
     }
 
-    async fn open(address: SocketAddr, credentials: &Credentials) -> Result<Self, Silence> {
+    /// Opens one to a server that may take `patience` to accept, and as long for each answer.
+    pub(super) async fn open(
+        address: SocketAddr,
+        credentials: &Credentials,
+        patience: Duration,
+    ) -> Result<Self, Silence> {
         let settings = RedisConnectionInfo::default().set_skip_set_lib_name();
         let info = ConnectionAddr::Tcp(address.ip().to_string(), address.port())
             .into_connection_info()
@@ -45,7 +50,7 @@ impl Connection {
             .map_err(|error| silence(&error))?;
         let client = Client::open(info).map_err(|error| silence(&error))?;
         let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
+            AsyncConnectionConfig::new().set_connection_timeout(Some(patience)).set_response_timeout(Some(patience));
         let inner =
             client.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| silence(&error))?;
         let mut connection = Self { inner };

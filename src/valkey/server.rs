@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value};
 
 use super::Outcome;
-use super::connection::Connection;
+use super::connection::{Connection, PATIENCE};
 use super::error::{outcome, silence};
+use super::ping::ping;
 use crate::config::Credentials;
 use crate::topology::observation::{Silence, View};
 use crate::topology::order::Order;
@@ -18,6 +20,7 @@ use crate::topology::version::Version;
 
 const NO_FAILOVER: &str = "cluster-replica-no-failover";
 const GUARD: &str = "stop-writes-on-bgsave-error";
+const DIRECTORY: &str = "dir";
 
 /// One server, over one connection at a time.
 ///
@@ -28,14 +31,22 @@ pub struct Server {
     address: SocketAddr,
     credentials: Credentials,
     in_cluster: bool,
+    patience: Duration,
     version: Option<Version>,
+    /// As it said with its last report.
+    directory: Option<PathBuf>,
     connection: Option<Connection>,
 }
 
 impl Server {
     /// The server at an address; `in_cluster` where it is to be asked for its view of the cluster.
     pub fn at(address: SocketAddr, credentials: Credentials, in_cluster: bool) -> Self {
-        Self { address, credentials, in_cluster, version: None, connection: None }
+        Self { address, credentials, in_cluster, patience: PATIENCE, version: None, directory: None, connection: None }
+    }
+
+    /// The same with another time for the connection, and for each answer, than two seconds.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Where it answers.
@@ -45,9 +56,10 @@ impl Server {
 
     /// Asks it for its report: one round trip, two seconds at most for the connection and as long for the answer.
     pub async fn report(&mut self) -> Result<ServerReport, Silence> {
-        let mut connection = Connection::reuse(self.connection.take(), self.address, &self.credentials).await?;
-        let report = ask(&mut connection, self.in_cluster, self.version).await?;
+        let mut connection = self.connect().await?;
+        let (report, directory) = ask(&mut connection, self.in_cluster, self.version).await?;
         self.version = report.version;
+        self.directory = directory;
         self.connection = Some(connection);
         Ok(report)
     }
@@ -73,40 +85,56 @@ impl Server {
         }
     }
 
-    /// The directory that its data is in, as it says.
+    /// The directory that its data is in, as it says; asks where no report has told.
     pub async fn directory(&mut self) -> Option<PathBuf> {
+        if self.directory.is_some() {
+            return self.directory.clone();
+        }
         let mut commands = redis::pipe();
-        commands.cmd("CONFIG").arg("GET").arg("dir");
-        let mut connection = Connection::reuse(self.connection.take(), self.address, &self.credentials).await.ok()?;
+        commands.cmd("CONFIG").arg("GET").arg(DIRECTORY);
+        let mut connection = self.connect().await.ok()?;
         let mut answers = connection.send(commands).await.ok()?.into_iter();
         self.connection = Some(connection);
         let config: BTreeMap<String, String> = next(&mut answers).ok()?;
-        config.get("dir").map(PathBuf::from)
+        config.get(DIRECTORY).map(PathBuf::from)
+    }
+
+    /// The same without asking: what the last report told, unless we may not read the configuration.
+    pub fn known_directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
     }
 
     /// Whether its event loop answers; any answer will do, be it an error. Asks nothing that needs to be let in.
     pub async fn answers(&mut self) -> Result<(), Silence> {
-        let mut ping = redis::pipe();
-        ping.cmd("PING");
-        match Connection::reuse(self.connection.take(), self.address, &self.credentials).await {
-            Ok(mut connection) => {
-                connection.send(ping).await.map_err(|error| silence(&error))?;
-                self.connection = Some(connection);
-                Ok(())
-            }
-            // It said something.
-            Err(Silence::Denied(_) | Silence::NotReady(_)) => Ok(()),
-            Err(silence) => Err(silence),
+        let Some(mut connection) = self.connection.take() else {
+            return ping(self.address, self.patience).await;
+        };
+        let mut commands = redis::pipe();
+        commands.cmd("PING");
+        connection.send(commands).await.map_err(|error| silence(&error))?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    async fn connect(&mut self) -> Result<Connection, Silence> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => Connection::open(self.address, &self.credentials, self.patience).await,
         }
     }
 }
 
-async fn ask(connection: &mut Connection, in_cluster: bool, version: Option<Version>) -> Result<ServerReport, Silence> {
+/// The report, and the directory of the data.
+async fn ask(
+    connection: &mut Connection,
+    in_cluster: bool,
+    version: Option<Version>,
+) -> Result<(ServerReport, Option<PathBuf>), Silence> {
     // Known from the last report; an older server would count the question as an error.
     let migrates = in_cluster && version.is_some_and(|version| version >= Version::ATOMIC_MIGRATION);
     let mut commands = redis::pipe();
     commands.cmd("INFO").arg(["server", "persistence", "replication", "keyspace"].as_slice());
-    commands.cmd("CONFIG").arg("GET").arg([NO_FAILOVER, GUARD].as_slice());
+    commands.cmd("CONFIG").arg("GET").arg([NO_FAILOVER, GUARD, DIRECTORY].as_slice());
     if in_cluster {
         commands.cmd("CLUSTER").arg("NODES");
         commands.cmd("CLUSTER").arg("INFO");
@@ -130,7 +158,8 @@ async fn ask(connection: &mut Connection, in_cluster: bool, version: Option<Vers
     };
     let is_on = |name| config.get(name).is_some_and(|value| value == "yes");
     let leaving = cluster.as_ref().is_some_and(|cluster| cluster.view.myself().flags.no_failover) || is_on(NO_FAILOVER);
-    Ok(ServerReport {
+    let directory = config.get(DIRECTORY).map(PathBuf::from);
+    let report = ServerReport {
         version: info.version(),
         run_id: info.run_id(),
         uptime: info.uptime(),
@@ -142,7 +171,8 @@ async fn ask(connection: &mut Connection, in_cluster: bool, version: Option<Vers
         guards_writes: is_on(GUARD),
         migrations: migrations.iter().filter(|migration| runs(migration)).count(),
         cluster,
-    })
+    };
+    Ok((report, directory))
 }
 
 fn view(answers: &mut impl Iterator<Item = RedisResult<Value>>) -> Result<ClusterView, Silence> {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -13,6 +14,7 @@ use crate::topology::node::{NodeEntry, NodeId, Role};
 use crate::topology::observation::Silence;
 use crate::topology::order::{HeldBack, Order};
 use crate::topology::parse::ServerConfig;
+use crate::topology::probe::Life;
 use crate::topology::start::{
     Attempts, DataFile, Former, Heard, NodesConf, OnDisk, Said, StartDecision, decide, decide_blank,
 };
@@ -30,6 +32,8 @@ pub(super) struct Guard<'p> {
     /// How many members the cluster is to have.
     pub(super) members: usize,
     pub(super) limit: Duration,
+    /// Where it is told what is waited for.
+    pub(super) life: &'p watch::Sender<Life>,
 }
 
 /// How the server may start.
@@ -65,6 +69,7 @@ pub(super) async fn before_start(guard: &Guard<'_>, disk: &OnDisk, config: &Serv
                 StartDecision::GoHeldBack(_) => tracing::warn!("{sentence}"),
                 _ => tracing::info!("{sentence}"),
             }
+            guard.life.send_replace(Life::Guarding(sentence.clone()));
             told = sentence;
         }
         match decision {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join, pending};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep};
 
 use super::duties::{Cut, Duties, Start};
@@ -15,8 +15,10 @@ use super::guard::{self, Guard};
 use super::input::Input;
 use super::watch::{LastReport, Watch, hand_over_from_dead};
 use super::{aof, join};
+use crate::admin::Admin;
 use crate::cli::{Mode, OnPrimaryLost, RunArgs};
 use crate::command::drain::{Run, take_report};
+use crate::command::probe::OwnHealth;
 use crate::config::{self, Credentials, Reach};
 use crate::datadir;
 use crate::exit::{Exit, Failure};
@@ -27,6 +29,7 @@ use crate::topology::desired::DesiredTopology;
 use crate::topology::drain::{DrainPolicy, SavePolicy, Verdict as Drained};
 use crate::topology::identity::PodName;
 use crate::topology::parse::{Arguments, ServerConfig};
+use crate::topology::probe::Life;
 use crate::topology::start::{self, NodesConf, OnDisk};
 use crate::topology::supervise::{State, Verdict};
 use crate::valkey::Server;
@@ -49,6 +52,9 @@ pub(super) struct Pod {
     port: u16,
     aof: aof::Wish,
     last: LastReport,
+    /// Where probes are answered, until that has begun.
+    admin: Mutex<Option<Admin>>,
+    life: watch::Sender<Life>,
     /// What the guard found that has to be seen to once the server runs.
     debts: watch::Sender<Debts>,
 }
@@ -67,7 +73,7 @@ pub(super) struct Debts {
 
 impl Pod {
     /// Checks the options and reads the server's configuration.
-    pub(super) fn new(args: &RunArgs) -> Result<Self, Failure> {
+    pub(super) async fn new(args: &RunArgs) -> Result<Self, Failure> {
         let budget = Budget::split(args.end.grace_period, args.end.delay).map_err(|error| Exit::Usage.saying(error))?;
         tracing::debug!("of the grace period: {budget}");
         let credentials = Credentials::new(&args.own.credentials)?;
@@ -91,6 +97,10 @@ impl Pod {
             })?),
             None => None,
         };
+        let admin = match args.listen {
+            Some(address) => Some(Admin::bind(address).await?),
+            None => None,
+        };
         let save = match args.end.save.into() {
             SavePolicy::Auto if args.aof_partial_resync => SavePolicy::Always,
             other => other,
@@ -111,6 +121,8 @@ impl Pod {
             aof: aof::Wish { from_rdb: args.aof_from_rdb, partial_resync: args.aof_partial_resync },
             config,
             last: LastReport::default(),
+            admin: Mutex::new(admin),
+            life: watch::Sender::new(Life::Guarding("it has just begun".to_owned())),
             debts: watch::Sender::default(),
         })
     }
@@ -161,6 +173,7 @@ impl Pod {
             reach: self.reach.as_ref(),
             members: self.desired.as_ref().map_or(0, |desired| desired.shape.members()),
             limit: self.handover_timeout,
+            life: &self.life,
         }
     }
 }
@@ -242,11 +255,42 @@ impl Duties for Pod {
     }
 
     async fn accompany(self: Arc<Self>, mut state: watch::Receiver<State>) -> Result<(), Failure> {
-        // A supervisor that is gone needs no company.
-        if state.wait_for(|state| *state == State::Running).await.is_ok() {
-            self.beside_the_server().await;
-        }
-        pending().await
+        let mut lives = state.clone();
+        let live = async {
+            // A supervisor that is gone needs no company.
+            while lives.changed().await.is_ok() {
+                let state = *lives.borrow_and_update();
+                self.life.send_if_modified(|life| {
+                    lived(state).is_some_and(|now| std::mem::replace(life, now.clone()) != now)
+                });
+            }
+            pending::<()>().await;
+        };
+        let answer_probes = async {
+            let Some(admin) = self.admin.lock().await.take() else {
+                return pending().await;
+            };
+            let dir = self.data_dir.clone();
+            admin.serve(OwnHealth::new(self.life.subscribe(), self.server(), self.policy.cluster, dir)).await
+        };
+        let beside = async {
+            if state.wait_for(|state| *state == State::Running).await.is_ok() {
+                self.beside_the_server().await;
+            }
+            pending::<()>().await;
+        };
+        tokio::join!(live, answer_probes, beside);
+        Ok(())
+    }
+}
+
+/// What probes are told of a state; none where it changes nothing for them.
+fn lived(state: State) -> Option<Life> {
+    match state {
+        State::Idle | State::Guarding | State::Starting => None,
+        State::Running => Some(Life::Running),
+        State::Draining | State::Stopping | State::Killing => Some(Life::Draining),
+        State::Concluding | State::HandingOver | State::Exited => Some(Life::Ended),
     }
 }
 

@@ -1,0 +1,111 @@
+//! What is told over HTTP: the probes. The only module that knows hyper.
+//!
+//! It keeps on answering whatever others do: a client that is slow or never ends its request loses its place when places
+//! are short, and a fault in one answer ends nothing but that answer.
+
+mod answer;
+mod guests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+
+use crate::exit::{Exit, Failure};
+use crate::topology::probe::{Probe, Verdict};
+use guests::{Guests, Place};
+
+/// How long a client may take to say what it wants.
+const HEAD: Duration = Duration::from_secs(5);
+/// What is added to the patience of whoever answers, so that its own words about a hanging server are the ones heard.
+const SLACK: Duration = Duration::from_millis(500);
+/// How long a client may take to hear the answer out.
+const BODY: Duration = Duration::from_secs(5);
+/// The least that hyper takes.
+const BUFFER: usize = 8 * 1024;
+
+/// Whose health is told.
+pub trait Health: Send + Sync + 'static {
+    /// How long an answer takes at most.
+    fn patience(&self) -> Duration;
+
+    /// The answer to a probe, within that time.
+    fn ask(&self, probe: Probe) -> impl Future<Output = Verdict> + Send;
+}
+
+/// A place where HTTP is listened to.
+#[derive(Debug)]
+pub struct Admin {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Admin {
+    /// Listens there.
+    pub async fn bind(address: SocketAddr) -> Result<Self, Failure> {
+        let bind = async {
+            let listener = TcpListener::bind(address).await?;
+            let address = listener.local_addr()?;
+            anyhow::Ok(Self { listener, address })
+        };
+        bind.await
+            .with_context(|| {
+                format!("cannot listen on {address} for probes; give --listen an address that is free here")
+            })
+            .map_err(|error| Exit::System.because(error))
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until the future is dropped, and every connection with it.
+    pub async fn serve(self, health: impl Health) -> ! {
+        /// So as not to spin where there are no file descriptors left.
+        const PAUSE: Duration = Duration::from_millis(100);
+        let health = Arc::new(health);
+        let mut guests = Guests::default();
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => match guests.place() {
+                        Some(place) => guests.admit(place.clone(), visit(stream, place, Arc::clone(&health))),
+                        None => answer::turn_away(&stream),
+                    },
+                    Err(error) => {
+                        tracing::warn!("cannot accept a connection on {}: {error}", self.address);
+                        sleep(PAUSE).await;
+                    }
+                },
+                () = guests.leave() => {}
+            }
+        }
+    }
+}
+
+/// One connection: one request, one answer.
+async fn visit<H: Health>(stream: TcpStream, place: Place, health: Arc<H>) {
+    let longest = HEAD + health.patience() + SLACK + BODY;
+    let service = service_fn(|request| {
+        place.mark_asked();
+        answer::to(request, health.as_ref())
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(BUFFER)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    match timeout(longest, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!("a connection ended early: {error}"),
+        Err(_) => tracing::debug!("a connection lasted too long"),
+    }
+}
