@@ -77,6 +77,8 @@ fn change(world: &mut World, event: &Event, healthy: &mut Option<Result<ServerRe
         Event::PeerLeaves(node) => world.peers[node - 1].iter_mut().for_each(|peer| peer.leaving = true),
         Event::PeerLags(node) => world.peers[node - 1].iter_mut().for_each(|peer| peer.replication.offset = 0),
         Event::LinkUp(up) => own.replication.link.iter_mut().for_each(|link| link.up = *up),
+        // Held back.
+        Event::Writes(_) if world.paused_until.is_some() => {}
         Event::Writes(writes) => {
             (disk.changes, own.replication.offset) = (disk.changes + writes, own.replication.offset + (writes << 18));
         }
@@ -145,6 +147,12 @@ proptest! {
                 }
                 Step::Own(Order::Shutdown { .. }) if report.save.outcome == "none" && !is_loading => {
                     wrong.push("stopped before it is known what is saved".to_owned());
+                }
+                Step::Own(Order::Shutdown { .. }) if owns_slots && report.save.outcome == "saved" => {
+                    let disk = world.disk();
+                    if report.save.writes_paused && disk.changes > 0 {
+                        wrong.push(format!("{} writes are not on disk, and it says they are", disk.changes));
+                    }
                 }
                 Step::Own(Order::Shutdown { .. }) if owns_slots && !report.save.writes_paused && !is_loading => {
                     let wished = policy != SavePolicy::Never && report.outcome == "clean";
