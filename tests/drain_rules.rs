@@ -401,7 +401,9 @@ fn the_remaining_time_of_a_foreign_save_is_reckoned_from_its_own_age() {
 fn writes_are_held_back_only_for_the_last_copy_and_as_long_as_the_grace_period_lasts() {
     let pauses = |world: &World| -> Vec<_> {
         let orders = world.orders().into_iter();
-        orders.filter_map(|(at, order)| if let Order::PauseWrites(time) = order { Some(at + time) } else { None }).collect()
+        orders
+            .filter_map(|(at, order)| if let Order::PauseWrites(time) = order { Some(at + time) } else { None })
+            .collect()
     };
     let mut alone = world(0);
     alone.end();

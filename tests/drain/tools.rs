@@ -7,66 +7,68 @@ use serde_json::Value;
 use testbed::redis::{self, ConnectionLike as _, cmd, pipe};
 use testbed::{Ended, Testbed, Valkey};
 
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-pub fn builder(valkey: &Valkey, pods: u8) -> testbed::Builder {
+pub(crate) fn builder(valkey: &Valkey, pods: u8) -> testbed::Builder {
     Testbed::builder(valkey).pods(pods).binary(env!("CARGO_BIN_EXE_valkeeper"))
 }
 
 /// A cluster of so many shards, each with one replica: pod n of the first half is copied by pod n + shards.
-pub fn cluster(valkey: &Valkey, shards: u8, config: &[(&str, &str)]) -> Testbed {
+pub(crate) fn cluster(valkey: &Valkey, shards: u8, config: &[(&str, &str)]) -> Testbed {
     let describe = |builder: testbed::Builder, (name, value): &(&str, &str)| builder.config(name, value);
     let bed = config.iter().fold(builder(valkey, 2 * shards), describe).build().unwrap();
     let shards = shards.to_string();
-    Ended::of(&mut bed.valkeeper(&["bootstrap", "--shards", &shards]), LIMIT).unwrap().expect(0, &["the cluster stands"]);
+    Ended::of(&mut bed.valkeeper(&["bootstrap", "--shards", &shards]), LIMIT)
+        .unwrap()
+        .expect(0, &["the cluster stands"]);
     bed
 }
 
-pub fn alone(valkey: &Valkey, config: &[(&str, &str)]) -> Testbed {
+pub(crate) fn alone(valkey: &Valkey, config: &[(&str, &str)]) -> Testbed {
     let describe = |builder: testbed::Builder, (name, value): &(&str, &str)| builder.config(name, value);
     config.iter().fold(builder(valkey, 1).config("cluster-enabled", "no"), describe).build().unwrap()
 }
 
-pub fn command(bed: &Testbed, pod: usize, args: &[&str]) -> Command {
+pub(crate) fn command(bed: &Testbed, pod: usize, args: &[&str]) -> Command {
     let args: Vec<&str> = ["drain"].into_iter().chain(args.iter().copied()).collect();
     bed.valkeeper_in(pod, &args)
 }
 
-pub fn drain(bed: &Testbed, pod: usize, args: &[&str]) -> Ended {
+pub(crate) fn drain(bed: &Testbed, pod: usize, args: &[&str]) -> Ended {
     Ended::of(&mut command(bed, pod, args), LIMIT).unwrap()
 }
 
 /// A drain that must succeed, and its report.
 #[track_caller]
-pub fn drained(bed: &Testbed, pod: usize, args: &[&str]) -> Value {
+pub(crate) fn drained(bed: &Testbed, pod: usize, args: &[&str]) -> Value {
     let args: Vec<&str> = args.iter().copied().chain(["-o", "json"]).collect();
     let ended = drain(bed, pod, &args);
     ended.expect(0, &["drained: {"]);
     serde_json::from_str(&ended.stdout).unwrap()
 }
 
-pub fn spawn(bed: &Testbed, pod: usize) -> Child {
+pub(crate) fn spawn(bed: &Testbed, pod: usize) -> Child {
     command(bed, pod, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-pub fn ask<T: redis::FromRedisValue>(bed: &Testbed, pod: usize, words: &[&str]) -> redis::RedisResult<T> {
+pub(crate) fn ask<T: redis::FromRedisValue>(bed: &Testbed, pod: usize, words: &[&str]) -> redis::RedisResult<T> {
     let mut connection = bed.connection(pod).unwrap();
     cmd(words[0]).arg(&words[1..]).query(&mut connection)
 }
 
 /// A field of INFO.
-pub fn info(bed: &Testbed, pod: usize, field: &str) -> String {
+pub(crate) fn info(bed: &Testbed, pod: usize, field: &str) -> String {
     let text: String = ask(bed, pod, &["INFO", "everything"]).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     line.unwrap_or_else(|| panic!("no {field} in INFO")).trim().to_owned()
 }
 
-pub fn is_primary(bed: &Testbed, pod: usize) -> bool {
+pub(crate) fn is_primary(bed: &Testbed, pod: usize) -> bool {
     bed.cluster_nodes(pod).is_ok_and(|nodes| nodes.lines().any(|line| line.contains("myself,master")))
 }
 
 /// Sets keys NAME0, NAME1 … wherever they belong, and says how many were acknowledged.
-pub fn write(bed: &Testbed, name: &str, keys: usize) -> usize {
+pub(crate) fn write(bed: &Testbed, name: &str, keys: usize) -> usize {
     let mut sets = pipe();
     for key in 0..keys {
         sets.cmd("SET").arg(format!("{name}{key}")).arg(format!("value {key}"));
@@ -80,7 +82,7 @@ pub fn write(bed: &Testbed, name: &str, keys: usize) -> usize {
 }
 
 /// How many keys all primaries hold together, once everybody says that the cluster is ok and follows.
-pub fn keys(bed: &Testbed) -> usize {
+pub(crate) fn keys(bed: &Testbed) -> usize {
     let count = || {
         let mut keys = 0;
         for pod in 0..bed.pods().len() {
@@ -99,7 +101,7 @@ pub fn keys(bed: &Testbed) -> usize {
 }
 
 /// Waits until a node follows its primary.
-pub fn follows(bed: &Testbed, pod: usize) {
+pub(crate) fn follows(bed: &Testbed, pod: usize) {
     bed.wait_for("the link to be up", LIMIT, || Ok((info(bed, pod, "master_link_status") == "up").then_some(())))
         .unwrap();
 }

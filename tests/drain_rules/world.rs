@@ -13,41 +13,41 @@ use valkeeper::topology::{Label, NodeId, Silence, View};
 /// Nobody needs so many; more is a machine that runs hot.
 const MOST_STEPS: usize = 20_000;
 
-pub struct World {
-    pub drain: Drain,
-    pub budget: Budget,
-    pub now: Duration,
+pub(crate) struct World {
+    pub(crate) drain: Drain,
+    pub(crate) budget: Budget,
+    pub(crate) now: Duration,
     /// What is seen of the node itself, and of each of its peers, from node 1 on.
-    pub own: Result<ServerReport, Silence>,
-    pub peers: Vec<Result<ServerReport, Silence>>,
+    pub(crate) own: Result<ServerReport, Silence>,
+    pub(crate) peers: Vec<Result<ServerReport, Silence>>,
     /// Who owns the shard's slots.
-    pub primary: usize,
+    pub(crate) primary: usize,
     /// How long a replica takes to take over; none for one that never does.
-    pub handover_takes: Option<Duration>,
-    pub save_takes: Duration,
-    pub failing_saves: u32,
+    pub(crate) handover_takes: Option<Duration>,
+    pub(crate) save_takes: Duration,
+    pub(crate) failing_saves: u32,
     /// Orders that are not taken, and why.
-    pub refuses: fn(Order) -> Option<&'static str>,
-    pub paused_until: Option<Duration>,
-    pub steps: Vec<(Duration, Step)>,
+    pub(crate) refuses: fn(Order) -> Option<&'static str>,
+    pub(crate) paused_until: Option<Duration>,
+    pub(crate) steps: Vec<(Duration, Step)>,
     /// How long after a handover its former primary follows, and the heir knows.
-    pub link_takes: Duration,
-    pub word_takes: Duration,
+    pub(crate) link_takes: Duration,
+    pub(crate) word_takes: Duration,
     taking_over: Option<(usize, Duration)>,
     promoted: Duration,
     /// When the child ends, and the writes it saves, if it saves any.
     child: Option<(Duration, Option<u64>)>,
 }
 
-pub fn id(node: usize) -> NodeId {
+pub(crate) fn id(node: usize) -> NodeId {
     NodeId::parse(&format!("{node:040x}")).unwrap()
 }
 
-pub fn secs(seconds: u64) -> Duration {
+pub(crate) fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-pub fn ms(milliseconds: u64) -> Duration {
+pub(crate) fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
@@ -85,7 +85,7 @@ fn view(me: usize, primary: usize, members: usize) -> ClusterView {
 
 impl World {
     /// Node 0 is primary, and has so many replicas.
-    pub fn new(replicas: usize, save: SavePolicy, grace: u64) -> Self {
+    pub(crate) fn new(replicas: usize, save: SavePolicy, grace: u64) -> Self {
         let budget = Budget::split(secs(grace), Duration::ZERO).unwrap();
         let policy = DrainPolicy { cluster: true, save, budget, stop: true };
         Self {
@@ -110,27 +110,27 @@ impl World {
     }
 
     /// A server on its own.
-    pub fn standalone(save: SavePolicy) -> Self {
+    pub(crate) fn standalone(save: SavePolicy) -> Self {
         let mut world = Self::new(0, save, 30);
         world.own().cluster = None;
         world.drain = Drain::new(DrainPolicy { cluster: false, save, budget: world.budget, stop: true });
         world
     }
 
-    pub fn own(&mut self) -> &mut ServerReport {
+    pub(crate) fn own(&mut self) -> &mut ServerReport {
         self.own.as_mut().unwrap()
     }
 
-    pub fn disk(&mut self) -> &mut Persistence {
+    pub(crate) fn disk(&mut self) -> &mut Persistence {
         &mut self.own().persistence
     }
 
-    pub fn peer(&mut self, node: usize) -> &mut ServerReport {
+    pub(crate) fn peer(&mut self, node: usize) -> &mut ServerReport {
         self.peers[node - 1].as_mut().unwrap()
     }
 
     /// Makes a node the primary, in everybody's eyes once the word has spread.
-    pub fn promote(&mut self, primary: usize) {
+    pub(crate) fn promote(&mut self, primary: usize) {
         (self.primary, self.promoted) = (primary, self.now);
         self.spread();
     }
@@ -149,7 +149,7 @@ impl World {
     }
 
     /// Drains to the end, and tells `meddle` of every step before it is done.
-    pub fn play(&mut self, mut meddle: impl FnMut(&mut Self, &Step)) -> DrainReport {
+    pub(crate) fn play(&mut self, mut meddle: impl FnMut(&mut Self, &Step)) -> DrainReport {
         loop {
             let seen = self.seen();
             let step = self.drain.next(self.now, &seen);
@@ -168,12 +168,12 @@ impl World {
         }
     }
 
-    pub fn end(&mut self) -> DrainReport {
+    pub(crate) fn end(&mut self) -> DrainReport {
         self.play(|_, _| {})
     }
 
     /// When each order was given, in order.
-    pub fn orders(&self) -> Vec<(Duration, Order)> {
+    pub(crate) fn orders(&self) -> Vec<(Duration, Order)> {
         let order = |step: &Step| match step {
             Step::Own(order) | Step::Peer(_, order) => Some(*order),
             _ => None,
@@ -181,17 +181,17 @@ impl World {
         self.steps.iter().filter_map(|(at, step)| Some((*at, order(step)?))).collect()
     }
 
-    pub fn count(&self, wanted: Order) -> usize {
+    pub(crate) fn count(&self, wanted: Order) -> usize {
         self.orders().iter().filter(|(_, order)| *order == wanted).count()
     }
 
     /// When an order was first given.
-    pub fn first(&self, wanted: Order) -> Duration {
+    pub(crate) fn first(&self, wanted: Order) -> Duration {
         self.orders().into_iter().find(|(_, order)| *order == wanted).expect("the order").0
     }
 
     /// Whom the drain asked to take over, and when.
-    pub fn asked(&self) -> Vec<(Duration, NodeId)> {
+    pub(crate) fn asked(&self) -> Vec<(Duration, NodeId)> {
         let asked = self.steps.iter().filter_map(|(at, step)| match step {
             Step::Peer(node, Order::TakeOver) => Some((*at, *node)),
             _ => None,
@@ -200,16 +200,16 @@ impl World {
     }
 
     /// Whether it waited with a sentence that holds this text.
-    pub fn said(&self, text: &str) -> bool {
+    pub(crate) fn said(&self, text: &str) -> bool {
         self.steps.iter().any(|(_, step)| matches!(step, Step::Wait(waiting, _) if waiting.to_string().contains(text)))
     }
 
-    pub fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         *self.drain.verdict() == Verdict::Clean
     }
 
     /// A save, or a copy to a replica, that somebody else begins.
-    pub fn begin_child(&mut self, takes: Duration, to_disk: bool) {
+    pub(crate) fn begin_child(&mut self, takes: Duration, to_disk: bool) {
         let (now, changes) = (self.now, self.disk().changes);
         self.disk().saving = Some(Saving { keys: 0, total: 100, elapsed: Duration::ZERO });
         self.disk().saves += u64::from(to_disk);
@@ -217,12 +217,12 @@ impl World {
     }
 
     /// As BGSAVE CANCEL and a full sync do: it was counted, and the last status stays.
-    pub fn cut_off(&mut self) {
+    pub(crate) fn cut_off(&mut self) {
         self.disk().saving = None;
         self.child = None;
     }
 
-    pub fn pass(&mut self, time: Duration) {
+    pub(crate) fn pass(&mut self, time: Duration) {
         self.now += time;
         let now = self.now;
         if let Some((heir, _)) = self.taking_over.filter(|(_, at)| now >= *at) {
@@ -270,9 +270,10 @@ impl World {
     }
 
     fn told(&mut self, node: usize, order: Order) {
-        let answer = match (self.refuses)(order) {
-            Some(why) => Err(why.to_owned()),
-            None => self.obey(node, order),
+        let answer = match ((self.refuses)(order), &self.own) {
+            (Some(why), _) => Err(why.to_owned()),
+            (None, Err(silence)) if node == 0 => Err(silence.to_string()),
+            (None, _) => self.obey(node, order),
         };
         self.drain.answered(self.now, order, answer);
         self.pass(ms(1));

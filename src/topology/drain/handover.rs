@@ -170,7 +170,8 @@ impl Drain {
             Some((_, behind, heir, label)) if behind <= LITTLE || in_a_hurry => {
                 self.handover.attempts += 1;
                 // Two attempts fit where the grace period is long. Where it is short, time is left to save.
-                let until = (now + ATTEMPT).min(until.max(now + LEAST)).min(self.policy.budget.save.max(now + LEAST / 4));
+                let until =
+                    (now + ATTEMPT).min(until.max(now + LEAST)).min(self.policy.budget.save.max(now + LEAST / 4));
                 self.handover.asked = Some(Attempt { label, heir, at: now, until });
                 Some(Step::Peer(heir, Order::TakeOver))
             }

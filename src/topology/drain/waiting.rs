@@ -62,7 +62,8 @@ impl fmt::Display for Waiting {
             Self::Following(heir) => write!(f, "waiting to follow {heir}"),
             Self::OtherChild => f.write_str("waiting to save until another child of the server has ended"),
             Self::Saving { foreign, percent, eta, left } => {
-                let whose = if *foreign { "waiting for a save that others began, or a copy to a replica" } else { "saving" };
+                let whose =
+                    if *foreign { "waiting for a save that others began, or a copy to a replica" } else { "saving" };
                 write!(f, "{whose}: {percent} %")?;
                 match eta {
                     Some(eta) if eta > left => write!(
