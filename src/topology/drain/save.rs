@@ -39,6 +39,8 @@ struct Ordered {
     before: Persistence,
     /// When it was first seen to run.
     began: Option<Duration>,
+    /// Whether writes were held back when it was ordered, and ever since.
+    held_back: bool,
 }
 
 /// What came of saving.
@@ -60,13 +62,19 @@ impl Save {
     /// The server took the order, or not.
     pub(super) fn ordered(&mut self, now: Duration, accepted: bool) {
         match accepted {
-            true => self.ordered = Some(Ordered { at: now, before: self.seen.clone(), began: None }),
+            true => {
+                let (before, held_back) = (self.seen.clone(), self.is_paused);
+                self.ordered = Some(Ordered { at: now, before, began: None, held_back });
+            }
             false => self.retry_at = now + SHORTEST_RETRY,
         }
     }
 
     pub(super) fn paused(&mut self, paused: bool) {
         self.is_paused = paused;
+        if let Some(ordered) = &mut self.ordered {
+            ordered.held_back &= paused;
+        }
     }
 
     pub(super) fn guarded(&mut self, guard: bool) {
@@ -165,6 +173,8 @@ impl Drain {
             return Err(Step::Wait(waiting, OFTEN));
         }
         match &self.save.ordered {
+            // Begun as a replica that was made primary since: it does not hold what that took.
+            Some(ordered) if self.save.is_paused && !ordered.held_back && state.changes > 0 => self.save.ordered = None,
             Some(ordered) if ordered.is_written(state) => return Ok(SaveOutcome::Saved),
             Some(ordered) if ordered.has_begun(state) => self.save.failed(now),
             Some(ordered) if now < ordered.at + SCHEDULED => return Err(Step::Wait(Waiting::OtherChild, OFTEN)),
