@@ -236,6 +236,23 @@ fn a_node_made_primary_after_its_save_saves_what_came_since_with_writes_held_bac
 }
 
 #[test]
+fn a_save_begun_as_a_replica_does_not_stand_for_what_came_as_primary_since() {
+    let mut world = world(1);
+    world.promote(1);
+    let mut promoted = false;
+    let report = world.play(|world, _| {
+        if !promoted && world.now > ms(500) {
+            promoted = true;
+            world.promote(0);
+            world.disk().changes += 3;
+            world.peer(1).leaving = true;
+        }
+    });
+    assert_eq!(world.count(Order::Save), 2, "{report:?}");
+    assert!(report.save.writes_paused && report.save.outcome == "saved" && world.is_clean());
+}
+
+#[test]
 fn writes_flow_again_when_the_heir_takes_over_after_all() {
     let mut world = world(1);
     // Later than twice six seconds: the second time of asking begins anew.

@@ -8,6 +8,7 @@
 //! The order matters. Saving comes after handing over, because a failed save makes a primary refuse writes and a fork
 //! slows it down; stopping comes after saving, because a signal kills a save that runs.
 
+mod end;
 mod handover;
 mod report;
 mod save;
@@ -131,8 +132,6 @@ pub struct Drain {
 }
 
 impl Drain {
-    const ANSWER: Duration = Duration::from_millis(100);
-    const STOP: Duration = Duration::from_millis(200);
     const MARK: Duration = Duration::from_secs(1);
 
     /// A drain that begins now: all times count from here.
@@ -227,51 +226,6 @@ impl Drain {
         self.enter(Phase::Mark, now);
         self.marked = Some(now);
         Some(Step::Own(Order::MarkLeaving))
-    }
-
-    fn settle(&mut self, now: Duration) -> Option<Step> {
-        self.enter(Phase::Settle, now);
-        let from = *self.settled_from.get_or_insert(now);
-        let until = (from + self.policy.budget.delay).min(self.policy.budget.last);
-        (now < until).then(|| Step::Wait(Waiting::Settling, (until - now).min(Self::ANSWER)))
-    }
-
-    fn stop(&mut self, now: Duration) -> Step {
-        if !self.policy.stop || self.stop_sent {
-            return self.end(now);
-        }
-        self.enter(Phase::Stop, now);
-        let force = now >= self.policy.budget.last || self.verdict != Verdict::Clean;
-        let order = Order::Shutdown { force };
-        match self.refused.iter().position(|(refused, _)| *refused == order) {
-            Some(_) if force => self.end(now),
-            Some(place) => {
-                let (_, why) = self.refused.swap_remove(place);
-                Step::Wait(Waiting::Stopping(why), Self::STOP)
-            }
-            None => Step::Own(order),
-        }
-    }
-
-    /// A server that does not answer may be busy, and is waited for until the last second; one that is gone needs
-    /// nothing any more.
-    fn silent(&mut self, now: Duration, silence: &Silence) -> Step {
-        let is_final = matches!(silence, Silence::Refused | Silence::Denied(_) | Silence::Unusable(_));
-        if self.stop_sent {
-            return self.end(now);
-        }
-        if is_final || now >= self.policy.budget.last {
-            if self.save.outcome.is_none() {
-                self.verdict = Verdict::Unfinished(format!("the server {silence}"));
-            }
-            return self.end(now);
-        }
-        Step::Wait(Waiting::Server(silence.clone()), Self::ANSWER)
-    }
-
-    fn end(&mut self, now: Duration) -> Step {
-        self.ended = Some(now);
-        Step::Done
     }
 
     fn enter(&mut self, phase: Phase, now: Duration) {
