@@ -11,7 +11,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use testbed::redis::cmd;
 use testbed::{Ended, Testbed, Valkey};
 
-use crate::tools::{LIMIT, alone, ask, builder, command, drain, drained, info, write};
+use crate::tools::{LIMIT, alone, ask, builder, command, drain, drained, each, info, write};
 
 const STANDALONE: [&str; 2] = ["--mode", "standalone"];
 
@@ -42,7 +42,7 @@ fn write_on(bed: &Testbed, stop: &AtomicBool) -> (usize, Vec<String>) {
 
 #[test]
 fn a_lone_primary_holds_writes_back_and_saves_so_that_nothing_acknowledged_is_lost() {
-    for valkey in Valkey::all() {
+    each(Valkey::all(), |valkey| {
         let bed = alone(&valkey, &[]);
         assert_eq!(write(&bed, "key", 2_000), 2_000);
         let stop = AtomicBool::new(false);
@@ -61,7 +61,7 @@ fn a_lone_primary_holds_writes_back_and_saves_so_that_nothing_acknowledged_is_lo
         });
         bed.pod(0).start().unwrap();
         assert_eq!(dbsize(&bed), 2_000 + written, "{}", valkey.version);
-    }
+    });
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn limit(bed: &Testbed, bytes: Option<u64>) {
 
 #[test]
 fn a_full_disk_leaves_the_old_file_and_is_told_and_a_disk_freed_in_time_is_used() {
-    for disk in [Disk::Limit, Disk::Tmpfs] {
+    each([Disk::Limit, Disk::Tmpfs], |disk| {
         let bed = builder(&Valkey::newest(), 1)
             .config("cluster-enabled", "no")
             .config("rdbcompression", "no")
@@ -230,7 +230,7 @@ fn a_full_disk_leaves_the_old_file_and_is_told_and_a_disk_freed_in_time_is_used(
         let mount = (disk == Disk::Tmpfs).then(|| Mount::at(bed.pod(0).dir()));
         if matches!(mount, Some(None)) {
             eprintln!("no file system may be mounted here; the limit on files stands for it");
-            continue;
+            return;
         }
         bed.pod(0).start().unwrap();
         write(&bed, "old", 100);
@@ -265,5 +265,5 @@ fn a_full_disk_leaves_the_old_file_and_is_told_and_a_disk_freed_in_time_is_used(
         bed.pod(0).kill().unwrap();
         bed.pod(0).start().unwrap();
         assert_eq!(dbsize(&bed), keys, "{disk:?}");
-    }
+    });
 }

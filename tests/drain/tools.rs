@@ -1,6 +1,7 @@
 //! Clusters that are formed, filled, drained and counted.
 
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -11,6 +12,11 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) fn builder(valkey: &Valkey, pods: u8) -> testbed::Builder {
     Testbed::builder(valkey).pods(pods).binary(env!("CARGO_BIN_EXE_valkeeper"))
+}
+
+/// The same test for each of several, all at once: servers mostly wait.
+pub(crate) fn each<T: Send>(those: impl IntoIterator<Item = T>, test: impl Fn(T) + Sync) {
+    thread::scope(|scope| those.into_iter().for_each(|one| drop(scope.spawn(|| test(one)))));
 }
 
 /// A cluster of so many shards, each with one replica: pod n of the first half is copied by pod n + shards.
