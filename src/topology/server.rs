@@ -28,7 +28,7 @@ pub struct ServerReport {
     pub cluster: Option<ClusterView>,
     /// Whether it is marked as leaving: `cluster-replica-no-failover`.
     pub leaving: bool,
-    /// Whether a failed save makes it refuse writes: `stop-writes-on-bgsave-error`.
+    /// Whether a failed save makes it refuse writes, where it has save points: `stop-writes-on-bgsave-error`.
     pub guards_writes: bool,
     /// How many atomic slot migrations it takes part in; since 9.0.
     pub migrations: usize,

@@ -23,17 +23,20 @@ fn dbsize(bed: &Testbed) -> usize {
     ask(bed, 0, &["DBSIZE"]).unwrap()
 }
 
-/// Sets a key until it is told to stop; says how many were acknowledged, and every error.
+/// Sets keys until it is told to stop; says how many were acknowledged, and every error. Whoever gets no answer tries
+/// again over another connection.
 fn write_on(bed: &Testbed, stop: &AtomicBool) -> (usize, Vec<String>) {
     let (mut written, mut errors) = (0, Vec::new());
-    let mut connection = bed.connection(0).unwrap();
     while !stop.load(Ordering::Relaxed) {
-        match cmd("SET").arg(format!("on{written}")).arg(1).query::<()>(&mut connection) {
-            Ok(()) => written += 1,
-            Err(error) => {
-                // Held back; the next one would be, too.
-                errors.push(error.to_string());
-                break;
+        let Ok(mut connection) = bed.connection(0) else { continue };
+        connection.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        while !stop.load(Ordering::Relaxed) {
+            match cmd("SET").arg(format!("on{written}")).arg(1).query::<()>(&mut connection) {
+                Ok(()) => written += 1,
+                Err(error) => {
+                    errors.push(error.to_string());
+                    break;
+                }
             }
         }
     }
@@ -224,6 +227,8 @@ fn a_full_disk_leaves_the_old_file_and_is_told_and_a_disk_freed_in_time_is_used(
         let bed = builder(&Valkey::newest(), 1)
             .config("cluster-enabled", "no")
             .config("rdbcompression", "no")
+            // Without save points no failed save would stop writes.
+            .config("save", "3600 1")
             .start_servers(false)
             .build()
             .unwrap();
