@@ -50,6 +50,8 @@ pub enum Outcome {
     Moot(String),
     /// The server refused, or could not be reached.
     Failed(String),
+    /// The server was told to and gave no answer: it may have done it.
+    Unanswered(String),
     /// The user we log in as may not do it.
     Forbidden(String),
 }

@@ -147,7 +147,7 @@ impl<'d> Run<'d> {
             match outcome {
                 Outcome::Done => tracing::debug!(stage = %stage.kind, "{action}"),
                 Outcome::Moot(why) => tracing::debug!(stage = %stage.kind, "no longer needed: {action}: {why}"),
-                Outcome::Failed(why) => {
+                Outcome::Failed(why) | Outcome::Unanswered(why) => {
                     let sentence = format!("failed: {action}: {why}");
                     if self.warned.insert(sentence.clone()) {
                         tracing::warn!(stage = %stage.kind, "{sentence}");

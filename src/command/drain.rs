@@ -203,6 +203,14 @@ impl Run {
                 tracing::warn!("{whom} does not {order}: {why}");
                 Err(why)
             }
+            Outcome::Unanswered(why) => {
+                tracing::warn!("{whom} was told to {order}, and may have heard it: {why}");
+                match order {
+                    // To say it again would do harm; the next look tells.
+                    Order::TakeOver | Order::Save | Order::SaveLater => Ok(()),
+                    _ => return,
+                }
+            }
         };
         self.drain.answered(self.started.elapsed(), order, answer);
     }
@@ -225,12 +233,9 @@ impl Run {
     }
 }
 
-/// Where a node is asked, and how people are told of it: the first label of its host name is its pod.
+/// A node to be asked, and where.
 pub(super) fn labelled(entry: &NodeEntry) -> Option<(NodeId, Label)> {
-    let endpoint = entry.endpoint().filter(|_| !entry.flags.without_address)?;
-    let pod = entry.hostname.as_deref().and_then(|name| name.split('.').next());
-    let pod = pod.and_then(crate::topology::identity::PodName::new);
-    Some((entry.id, Label { pod, address: SocketAddr::new(endpoint.ip, endpoint.port) }))
+    Some((entry.id, Label::of(entry)?))
 }
 
 fn text(report: &DrainReport) -> String {

@@ -8,9 +8,11 @@
 //! The order matters. Saving comes after handing over, because a failed save makes a primary refuse writes and a fork
 //! slows it down; stopping comes after saving, because a signal kills a save that runs.
 
+mod end;
 mod handover;
 mod report;
 mod save;
+mod waiting;
 
 use std::fmt;
 use std::mem::discriminant;
@@ -26,6 +28,7 @@ use super::server::ServerReport;
 use handover::Handover;
 pub use report::{DrainReport, HandoverReport, PhaseReport, SaveReport};
 use save::Save;
+pub use waiting::Waiting;
 
 /// What is wanted of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,52 +87,6 @@ pub enum Step {
     Done,
 }
 
-/// What a drain waits for: one sentence.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Waiting {
-    /// The server does not answer.
-    Server(Silence),
-    /// Slots are on their way to another node.
-    Migration,
-    /// No replica can take over yet.
-    Heir(String),
-    /// A replica was asked.
-    TakingOver(Label),
-    /// The node is to follow its heir.
-    Following(Label),
-    /// A child that is in the way of our save.
-    OtherChild,
-    /// A save runs.
-    Saving {
-        /// Whether it was begun for somebody else, and another one has to follow.
-        foreign: bool,
-        /// How far it is.
-        percent: u64,
-        /// How long it will still take.
-        eta: Option<Duration>,
-        /// How much time is left for it.
-        left: Duration,
-    },
-    /// A save failed, and is tried again.
-    SaveFailed {
-        /// How many writes are not on disk.
-        changes: u64,
-        /// How much time is left.
-        left: Duration,
-    },
-    /// The append-only file is being written.
-    Syncing,
-    /// The append-only file cannot be written.
-    SyncFailed {
-        /// How much time is left.
-        left: Duration,
-    },
-    /// Clients are to notice.
-    Settling,
-    /// The server does not stop yet.
-    Stopping(String),
-}
-
 /// How a drain ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -168,14 +125,14 @@ pub struct Drain {
     /// When there was nothing left but to settle.
     settled_from: Option<Duration>,
     stop_sent: bool,
+    marked: Option<Duration>,
     verdict: Verdict,
     ended: Option<Duration>,
     keys: u64,
 }
 
 impl Drain {
-    const ANSWER: Duration = Duration::from_millis(100);
-    const STOP: Duration = Duration::from_millis(200);
+    const MARK: Duration = Duration::from_secs(1);
 
     /// A drain that begins now: all times count from here.
     pub fn new(policy: DrainPolicy) -> Self {
@@ -187,6 +144,7 @@ impl Drain {
             save: Save::default(),
             settled_from: None,
             stop_sent: false,
+            marked: None,
             verdict: Verdict::Clean,
             ended: None,
             keys: 0,
@@ -198,10 +156,11 @@ impl Drain {
         if !self.policy.cluster {
             return Vec::new();
         }
-        match own.owns_slots() {
-            true if self.handover.is_under_way() => Vec::new(),
-            true => own.replicas().collect(),
-            false => self.handover.heir().and_then(|heir| own.cluster.as_ref()?.view.get(heir)).into_iter().collect(),
+        match (own.owns_slots(), own.primary()) {
+            (true, _) if self.handover.is_under_way() => Vec::new(),
+            (true, _) => own.replicas().collect(),
+            (false, Some(heir)) if self.handover.is_open() => vec![heir],
+            (false, _) => Vec::new(),
         }
     }
 
@@ -220,6 +179,7 @@ impl Drain {
             return self.stop(now);
         }
         self.mark(now, own)
+            .or_else(|| self.resume(own))
             .or_else(|| self.hand_over(now, own, &seen.peers))
             .or_else(|| self.follow(now, own, &seen.peers))
             .or_else(|| self.save(now, own))
@@ -231,8 +191,10 @@ impl Drain {
     pub fn answered(&mut self, now: Duration, order: Order, answer: Result<(), String>) {
         match (order, &answer) {
             (Order::Save | Order::SaveLater, _) => self.save.ordered(now, answer.is_ok()),
-            (Order::TakeOver, Err(_)) => self.handover.refused(),
-            (Order::PauseWrites(_), Ok(())) => self.save.paused(),
+            (Order::TakeOver, Err(_)) => self.handover.refused(now),
+            (Order::PauseWrites(_), Ok(())) => self.save.paused(true),
+            (Order::ResumeWrites, Ok(())) => self.save.paused(false),
+            (Order::CancelMigrations, _) => self.handover.cancelled(),
             (Order::GuardWrites(guard), Ok(())) => self.save.guarded(guard),
             (Order::Shutdown { .. }, Ok(())) => self.stop_sent = true,
             _ => {}
@@ -262,53 +224,13 @@ impl Drain {
         if !self.policy.cluster || own.leaving || self.was_refused(Order::MarkLeaving) {
             return None;
         }
+        // A server that was started again has lost its mark; one that does not show it is not asked without end.
+        if self.marked.is_some_and(|at| now < at + Self::MARK) {
+            return None;
+        }
         self.enter(Phase::Mark, now);
+        self.marked = Some(now);
         Some(Step::Own(Order::MarkLeaving))
-    }
-
-    fn settle(&mut self, now: Duration) -> Option<Step> {
-        self.enter(Phase::Settle, now);
-        let from = *self.settled_from.get_or_insert(now);
-        let until = (from + self.policy.budget.delay).min(self.policy.budget.last);
-        (now < until).then(|| Step::Wait(Waiting::Settling, (until - now).min(Self::ANSWER)))
-    }
-
-    fn stop(&mut self, now: Duration) -> Step {
-        if !self.policy.stop || self.stop_sent {
-            return self.end(now);
-        }
-        self.enter(Phase::Stop, now);
-        let force = now >= self.policy.budget.last || self.verdict != Verdict::Clean;
-        let order = Order::Shutdown { force };
-        match self.refused.iter().position(|(refused, _)| *refused == order) {
-            Some(_) if force => self.end(now),
-            Some(place) => {
-                let (_, why) = self.refused.swap_remove(place);
-                Step::Wait(Waiting::Stopping(why), Self::STOP)
-            }
-            None => Step::Own(order),
-        }
-    }
-
-    /// A server that does not answer may be busy, and is waited for until the last second; one that is gone needs
-    /// nothing any more.
-    fn silent(&mut self, now: Duration, silence: &Silence) -> Step {
-        let is_final = matches!(silence, Silence::Refused | Silence::Denied(_) | Silence::Unusable(_));
-        if self.stop_sent {
-            return self.end(now);
-        }
-        if is_final || now >= self.policy.budget.last {
-            if self.save.outcome.is_none() {
-                self.verdict = Verdict::Unfinished(format!("the server {silence}"));
-            }
-            return self.end(now);
-        }
-        Step::Wait(Waiting::Server(silence.clone()), Self::ANSWER)
-    }
-
-    fn end(&mut self, now: Duration) -> Step {
-        self.ended = Some(now);
-        Step::Done
     }
 
     fn enter(&mut self, phase: Phase, now: Duration) {
@@ -319,59 +241,6 @@ impl Drain {
 
     fn was_refused(&self, order: Order) -> bool {
         self.refused.iter().any(|(refused, _)| discriminant(refused) == discriminant(&order))
-    }
-}
-
-impl fmt::Display for Waiting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Server(silence) => write!(f, "waiting for the server, which {silence}"),
-            Self::Migration => f.write_str("waiting for slots that are on their way to another node"),
-            Self::Heir(why) => write!(f, "waiting for a replica that can take over: {why}"),
-            Self::TakingOver(heir) => write!(f, "{heir} takes over"),
-            Self::Following(heir) => write!(f, "waiting to follow {heir}"),
-            Self::OtherChild => f.write_str("waiting until another child of the server lets it save"),
-            Self::Saving { foreign, percent, eta, left } => {
-                let whose = if *foreign { "waiting for a save that ran already" } else { "saving" };
-                write!(f, "{whose}: {percent} %")?;
-                match eta {
-                    Some(eta) if eta > left => write!(
-                        f,
-                        ", {:.0} s to go, but only {:.0} s of the grace period are left: the save will not be complete; give more \
-                         with terminationGracePeriodSeconds and --grace-period",
-                        eta.as_secs_f64().ceil(),
-                        left.as_secs_f64()
-                    ),
-                    Some(eta) => write!(f, ", {:.0} s to go", eta.as_secs_f64().ceil()),
-                    None => Ok(()),
-                }
-            }
-            Self::SaveFailed { changes, left } => write!(
-                f,
-                "the save failed, see the server's log: is the disk full, or memory short? {changes} writes are not on disk; \
-                 trying again for {:.0} s",
-                left.as_secs_f64()
-            ),
-            Self::Syncing => f.write_str("waiting until the append-only file is on disk"),
-            Self::SyncFailed { left } => write!(
-                f,
-                "the append-only file cannot be written, see the server's log: is the disk full? Trying again for {:.0} s",
-                left.as_secs_f64()
-            ),
-            Self::Settling => f.write_str("waiting for clients to notice"),
-            Self::Stopping(why) => write!(f, "the server does not stop yet: {why}"),
-        }
-    }
-}
-
-impl Waiting {
-    /// Whether somebody should look now rather than later.
-    pub fn is_alarming(&self) -> bool {
-        match self {
-            Self::SaveFailed { .. } | Self::SyncFailed { .. } => true,
-            Self::Saving { eta: Some(eta), left, .. } => eta > left,
-            _ => false,
-        }
     }
 }
 

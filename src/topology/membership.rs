@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use super::identity::{ClusterId, Mark, PodName};
 use super::island::Islands;
-use super::node::NodeId;
+use super::node::{NodeEntry, NodeId};
 use super::observation::{NodeReport, Observation, Peer, Silence};
 
 /// Everybody that was asked, sorted out.
@@ -68,6 +68,15 @@ pub struct Label {
     pub pod: Option<PodName>,
     /// The address.
     pub address: SocketAddr,
+}
+
+impl Label {
+    /// A node as its line in somebody's view names it: the first label of its host name is its pod.
+    pub fn of(entry: &NodeEntry) -> Option<Self> {
+        let endpoint = entry.endpoint().filter(|_| !entry.flags.without_address)?;
+        let pod = entry.hostname.as_deref().and_then(|name| name.split('.').next()).and_then(PodName::new);
+        Some(Self { pod, address: SocketAddr::new(endpoint.ip, endpoint.port) })
+    }
 }
 
 impl<'a> Membership<'a> {

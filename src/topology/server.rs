@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::node::{NodeEntry, NodeId};
+use super::node::{NodeEntry, NodeId, Role};
 use super::observation::View;
 use super::parse::Replication;
 use super::version::Version;
@@ -28,7 +28,7 @@ pub struct ServerReport {
     pub cluster: Option<ClusterView>,
     /// Whether it is marked as leaving: `cluster-replica-no-failover`.
     pub leaving: bool,
-    /// Whether a failed save makes it refuse writes: `stop-writes-on-bgsave-error`.
+    /// Whether a failed save makes it refuse writes, where it has save points: `stop-writes-on-bgsave-error`.
     pub guards_writes: bool,
     /// How many atomic slot migrations it takes part in; since 9.0.
     pub migrations: usize,
@@ -59,11 +59,14 @@ pub struct Loading {
 pub struct Persistence {
     /// `rdb_changes_since_last_save`: how many writes the newest RDB does not hold.
     pub changes: u64,
-    /// `rdb_saves`: how many saves to disk this life has seen. A copy sent to a replica does not count.
+    /// `rdb_saves`: how many saves to disk have begun in this life, whatever became of them. A copy sent to a replica
+    /// does not count.
     pub saves: u64,
+    /// `rdb_last_save_time`: when the last good save ended, or the server started, since 1970 and to the second.
+    pub last_save: Duration,
     /// The child that writes an RDB, be it to disk or to a replica, while it runs.
     pub saving: Option<Saving>,
-    /// `rdb_last_bgsave_status:ok`.
+    /// `rdb_last_bgsave_status:ok`. It stays so when a save is cut off, as by a full sync or BGSAVE CANCEL.
     pub last_save_ok: bool,
     /// The append-only file, where it is on.
     pub aof: Option<Aof>,
@@ -116,11 +119,19 @@ impl ServerReport {
         self.replication.link.is_some()
     }
 
+    /// The primary that it copies, in cluster mode.
+    pub fn primary(&self) -> Option<&NodeEntry> {
+        match self.myself()?.role {
+            Role::Replica(Some(primary)) => self.cluster.as_ref()?.view.get(primary),
+            _ => None,
+        }
+    }
+
     /// The replicas that it knows of, in cluster mode.
     pub fn replicas(&self) -> impl Iterator<Item = &NodeEntry> {
         let own = self.id();
         let entries = self.cluster.as_ref().map(|cluster| cluster.view.entries()).unwrap_or_default();
-        entries.iter().filter(move |entry| own.is_some() && entry.role == super::node::Role::Replica(own))
+        entries.iter().filter(move |entry| own.is_some() && entry.role == Role::Replica(own))
     }
 }
 
@@ -146,6 +157,6 @@ impl Saving {
     /// How long the rest will take at the present pace, given how long it took so far; none before there is a pace.
     pub fn eta(&self, taken: Duration) -> Option<Duration> {
         let left = self.total.saturating_sub(self.keys);
-        (self.keys > 0).then(|| taken.mul_f64(left as f64 / self.keys as f64))
+        (self.keys > 0 && !taken.is_zero()).then(|| taken.mul_f64(left as f64 / self.keys as f64))
     }
 }

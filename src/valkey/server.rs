@@ -81,6 +81,10 @@ impl Server {
             (Order::Shutdown { .. }, Err(error)) if error.is_connection_dropped() || error.is_io_error() => {
                 Outcome::Done
             }
+            (_, Err(error)) if error.is_timeout() || error.is_connection_dropped() || error.is_io_error() => {
+                self.connection = None;
+                Outcome::Unanswered(silence(&error).to_string())
+            }
             (_, Err(error)) => outcome(&error),
         }
     }
@@ -209,6 +213,7 @@ fn command(order: Order) -> Cmd {
             command.arg(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).arg("WRITE");
             command
         }
+        Order::ResumeWrites => words(&["CLIENT", "UNPAUSE"]),
         Order::GuardWrites(guard) => words(&["CONFIG", "SET", GUARD, if guard { "yes" } else { "no" }]),
         Order::Save => words(&["BGSAVE"]),
         Order::SaveLater => words(&["BGSAVE", "SCHEDULE"]),

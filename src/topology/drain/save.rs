@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Drain, Phase, SavePolicy, Step, Verdict, Waiting};
 use crate::topology::order::Order;
-use crate::topology::server::{Aof, ServerReport};
+use crate::topology::server::{Aof, Persistence, ServerReport};
 
 const OFTEN: Duration = Duration::from_millis(50);
 /// A save that was scheduled and has not begun by then, with nothing in its way, was dropped.
@@ -18,24 +18,29 @@ const LONGEST_RETRY: Duration = Duration::from_secs(5);
 pub(super) struct Save {
     begun: Option<Duration>,
     ordered: Option<Ordered>,
-    saves_seen: u64,
+    /// What the last look brought.
+    seen: Persistence,
     failures: u32,
     retry_at: Duration,
     pub(super) is_paused: bool,
     /// We took the guard of writes away, and owe it.
     owes_guard: bool,
     pub(super) outcome: Option<SaveOutcome>,
+    /// Whether that was done as the last copy, with writes held back.
+    as_last: bool,
     pub(super) took: Option<(Duration, Duration)>,
 }
 
 /// A save of ours.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Ordered {
     at: Duration,
-    /// `rdb_saves` as it was before.
-    saves_before: u64,
-    /// It was seen to run, or the server said that it began.
-    began: bool,
+    /// What there was before.
+    before: Persistence,
+    /// When it was first seen to run.
+    began: Option<Duration>,
+    /// Whether writes were held back when it was ordered, and ever since.
+    held_back: bool,
 }
 
 /// What came of saving.
@@ -57,34 +62,67 @@ impl Save {
     /// The server took the order, or not.
     pub(super) fn ordered(&mut self, now: Duration, accepted: bool) {
         match accepted {
-            true => self.ordered = Some(Ordered { at: now, saves_before: self.saves_seen, began: false }),
+            true => {
+                let (before, held_back) = (self.seen.clone(), self.is_paused);
+                self.ordered = Some(Ordered { at: now, before, began: None, held_back });
+            }
             false => self.retry_at = now + SHORTEST_RETRY,
         }
     }
 
-    pub(super) fn paused(&mut self) {
-        self.is_paused = true;
+    pub(super) fn paused(&mut self, paused: bool) {
+        self.is_paused = paused;
+        if let Some(ordered) = &mut self.ordered {
+            ordered.held_back &= paused;
+        }
     }
 
     pub(super) fn guarded(&mut self, guard: bool) {
         self.owes_guard = !guard;
     }
+
+    fn failed(&mut self, now: Duration) {
+        self.ordered = None;
+        self.retry_at = now + (SHORTEST_RETRY * 2_u32.saturating_pow(self.failures)).min(LONGEST_RETRY);
+        self.failures += 1;
+    }
+}
+
+impl Ordered {
+    fn has_begun(&self, now: &Persistence) -> bool {
+        now.saves > self.before.saves
+    }
+
+    /// Whether it is on disk. The count and the status alone do not tell: a save that is cut off changes the one and
+    /// leaves the other. A doubt within the second is settled by another save.
+    fn is_written(&self, now: &Persistence) -> bool {
+        let ended = now.last_save > self.before.last_save || now.changes < self.before.changes;
+        self.has_begun(now) && now.last_save_ok && ended
+    }
 }
 
 impl Drain {
     pub(super) fn save(&mut self, now: Duration, own: &ServerReport) -> Option<Step> {
-        if self.save.outcome.is_some() {
-            return self.give_guard_back();
+        // Nobody else will have what this node has when it stops: every second counts, and nothing may be added.
+        let is_last = !own.is_replica() && (own.owns_slots() || !self.policy.cluster);
+        let has_changed_hands = is_last && !self.save.as_last;
+        self.save.as_last &= is_last;
+        match self.save.outcome {
+            // It was made primary since, and nobody has what it took then.
+            Some(outcome) if has_changed_hands && outcome != SaveOutcome::NotWanted => {
+                self.save = Save { begun: self.save.begun, owes_guard: self.save.owes_guard, ..Save::default() };
+                self.verdict = Verdict::Clean;
+            }
+            Some(_) => return self.give_guard_back(),
+            None => {}
         }
         self.enter(Phase::Save, now);
         let begun = *self.save.begun.get_or_insert(now);
-        // Nobody else will have what this node has when it stops: every second counts, and nothing may be added.
-        let is_last = !own.is_replica() && (own.owns_slots() || !self.policy.cluster);
         let deadline = if is_last { self.policy.budget.last } else { self.policy.budget.save };
         let aof = own.persistence.aof.filter(|_| self.policy.save == SavePolicy::Auto);
         let outcome = match self.policy.save {
             SavePolicy::Never => SaveOutcome::NotWanted,
-            _ if now >= deadline => self.out_of_time(own),
+            _ if now >= deadline => self.out_of_time(own, aof),
             _ if is_last && !self.save.is_paused && !self.was_refused(self.pause(now)) => {
                 return Some(Step::Own(self.pause(now)));
             }
@@ -94,8 +132,15 @@ impl Drain {
             },
         };
         self.save.outcome = Some(outcome);
+        self.save.as_last = is_last;
         self.save.took = Some((begun, now));
         self.give_guard_back()
+    }
+
+    /// Writes are no longer held back once another node takes them: clients are to be sent there.
+    pub(super) fn resume(&self, own: &ServerReport) -> Option<Step> {
+        let is_due = self.save.is_paused && own.is_replica() && !self.was_refused(Order::ResumeWrites);
+        is_due.then_some(Step::Own(Order::ResumeWrites))
     }
 
     /// The outcome, or the step towards it.
@@ -117,33 +162,32 @@ impl Drain {
             };
         }
         let state = &own.persistence;
-        self.save.saves_seen = state.saves;
+        let left = deadline.saturating_sub(now);
+        self.save.seen = state.clone();
         if let Some(saving) = state.saving {
-            if let Some(ordered) = &mut self.save.ordered {
-                ordered.began = true;
-            }
-            let taken = self.save.ordered.map_or(saving.elapsed, |ordered| now.saturating_sub(ordered.at));
-            let (foreign, left) = (self.save.ordered.is_none(), deadline.saturating_sub(now));
+            let ours = self.save.ordered.as_mut().filter(|ordered| ordered.has_begun(state));
+            let foreign = ours.is_none();
+            let began = ours.map(|ordered| *ordered.began.get_or_insert(now));
+            let taken = began.map_or(saving.elapsed, |began| now.saturating_sub(began));
             let waiting = Waiting::Saving { foreign, percent: saving.percent(), eta: saving.eta(taken), left };
             return Err(Step::Wait(waiting, OFTEN));
         }
-        match self.save.ordered {
-            Some(ordered) if state.saves > ordered.saves_before && state.last_save_ok => return Ok(SaveOutcome::Saved),
-            Some(ordered) if ordered.began || state.saves > ordered.saves_before || !state.last_save_ok => {
-                self.failed(now);
-            }
+        match &self.save.ordered {
+            // Begun as a replica that was made primary since: it does not hold what that took.
+            Some(ordered) if self.save.is_paused && !ordered.held_back && state.changes > 0 => self.save.ordered = None,
+            Some(ordered) if ordered.is_written(state) => return Ok(SaveOutcome::Saved),
+            Some(ordered) if ordered.has_begun(state) => self.save.failed(now),
             Some(ordered) if now < ordered.at + SCHEDULED => return Err(Step::Wait(Waiting::OtherChild, OFTEN)),
             Some(_) => self.save.ordered = None,
             None => {}
         }
-        if state.changes == 0 && state.last_save_ok && state.saves > 0 {
+        if state.changes == 0 && state.last_save_ok && state.saves > 0 && self.save.failures == 0 {
             return Ok(SaveOutcome::NothingNew);
         }
         if now < self.save.retry_at {
-            let left = deadline.saturating_sub(now);
-            let waiting = match self.save.failures {
-                0 => Waiting::OtherChild,
-                _ => Waiting::SaveFailed { changes: state.changes, left },
+            let waiting = match state.last_save_ok && self.save.failures == 0 {
+                true => Waiting::OtherChild,
+                false => Waiting::SaveFailed { changes: state.changes, left },
             };
             return Err(Step::Wait(waiting, OFTEN.min(self.save.retry_at - now)));
         }
@@ -154,24 +198,25 @@ impl Drain {
         }))
     }
 
-    fn failed(&mut self, now: Duration) {
-        self.save.ordered = None;
-        self.save.retry_at = now + (SHORTEST_RETRY * 2_u32.saturating_pow(self.save.failures)).min(LONGEST_RETRY);
-        self.save.failures += 1;
-    }
-
-    fn out_of_time(&mut self, own: &ServerReport) -> SaveOutcome {
+    fn out_of_time(&mut self, own: &ServerReport, aof: Option<Aof>) -> SaveOutcome {
         let state = &own.persistence;
-        let how = match (&state.saving, self.save.failures) {
-            (Some(saving), _) => format!("the save was at {} %", saving.percent()),
-            (None, 0) => "the save could not begin".to_owned(),
-            (None, 1) => "the save failed".to_owned(),
-            (None, failures) => format!("the save failed {failures} times"),
+        let refused = self.refused.iter().find(|(order, _)| matches!(order, Order::Save | Order::SaveLater));
+        let how = match (&state.saving, self.save.failures, refused) {
+            (Some(saving), ..) => format!("the save was at {} %", saving.percent()),
+            (None, 0, Some((_, why))) => format!("the save could not begin ({why})"),
+            (None, 0, None) => "the save had not begun".to_owned(),
+            (None, 1, _) => "the save failed".to_owned(),
+            (None, failures, _) => format!("the save failed {failures} times"),
         };
-        self.verdict = Verdict::Unfinished(format!(
-            "{how} when the time was up: {} writes are not on disk, where the last complete copy stays ({} keys are in memory)",
-            state.changes, own.keys
-        ));
+        self.verdict = Verdict::Unfinished(match aof {
+            Some(aof) if aof.last_write_ok => "the append-only file was not complete when the time was up".to_owned(),
+            Some(_) => "the append-only file could not be written before the time was up".to_owned(),
+            None => format!(
+                "{how} when the time was up: {} writes since the last complete save, whose file stays, are not on disk \
+                 ({} keys are in memory)",
+                state.changes, own.keys
+            ),
+        });
         SaveOutcome::Unfinished
     }
 

@@ -119,6 +119,7 @@ impl Info {
         Persistence {
             changes: number("rdb_changes_since_last_save"),
             saves: number("rdb_saves"),
+            last_save: Duration::from_secs(number("rdb_last_save_time")),
             saving: self.is("rdb_bgsave_in_progress").then(|| Saving {
                 keys: number("current_save_keys_processed"),
                 total: number("current_save_keys_total"),
