@@ -53,7 +53,7 @@ pub(crate) fn ms(milliseconds: u64) -> Duration {
 
 /// What node `me` says where `primary` is primary.
 fn report(me: usize, primary: usize, members: usize) -> ServerReport {
-    let link = ReplicaLink { up: true, syncing: false, last_heard: Some(secs(0)) };
+    let link = ReplicaLink { up: true, syncing: false, last_heard: Some(secs(0)), down_for: None };
     ServerReport {
         version: None,
         run_id: "1".to_owned(),
@@ -142,7 +142,8 @@ impl World {
             if report.cluster.is_none() || (node > 0 && since < self.word_takes) {
                 continue;
             }
-            let link = ReplicaLink { up: since >= self.link_takes, syncing: false, last_heard: Some(secs(0)) };
+            let link =
+                ReplicaLink { up: since >= self.link_takes, syncing: false, last_heard: Some(secs(0)), down_for: None };
             report.replication.link = (node != primary).then_some(link);
             report.cluster = Some(view(node, primary, members));
         }

@@ -55,7 +55,7 @@ pub(super) async fn switch_on(server: &mut Server) {
             None if own.replication.link.is_some_and(|link| !link.up) => sleep(OFTEN).await,
             None => match server.order(Order::AppendOnly).await {
                 Outcome::Done => tracing::info!("the server begins its append-only file"),
-                Outcome::Moot(why) | Outcome::Failed(why) | Outcome::Forbidden(why) => {
+                Outcome::Moot(why) | Outcome::Failed(why) | Outcome::Unanswered(why) | Outcome::Forbidden(why) => {
                     tracing::warn!("the server does not begin its append-only file: {why}; trying again");
                     sleep(RETRY).await;
                 }

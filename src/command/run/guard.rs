@@ -100,7 +100,7 @@ pub(super) async fn release(server: &mut Server, guard: &Guard<'_>, disk: &OnDis
                     tracing::info!("this node follows the replica that held better data, and is held back no longer");
                     return;
                 }
-                Outcome::Failed(why) | Outcome::Forbidden(why) => {
+                Outcome::Failed(why) | Outcome::Unanswered(why) | Outcome::Forbidden(why) => {
                     tracing::warn!("the server is still held back: {why}")
                 }
             }
@@ -223,7 +223,7 @@ impl<'p> Inquiry<'p> {
         };
         match outcome {
             Outcome::Done => tracing::info!("{} at {address} is told to take over", replica.short()),
-            Outcome::Moot(why) | Outcome::Failed(why) | Outcome::Forbidden(why) => {
+            Outcome::Moot(why) | Outcome::Failed(why) | Outcome::Unanswered(why) | Outcome::Forbidden(why) => {
                 tracing::warn!("{} at {address} is not told to take over: {why}", replica.short());
             }
         }

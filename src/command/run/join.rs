@@ -40,7 +40,7 @@ pub(super) async fn join(observer: &mut Observer, desired: &DesiredTopology, own
                     match outcome {
                         Outcome::Done => tracing::info!(stage = %ours.kind, "{action}"),
                         Outcome::Moot(why) => tracing::debug!(stage = %ours.kind, "no longer needed: {action}: {why}"),
-                        Outcome::Failed(why) | Outcome::Forbidden(why) => {
+                        Outcome::Failed(why) | Outcome::Unanswered(why) | Outcome::Forbidden(why) => {
                             tracing::warn!(stage = %ours.kind, "failed: {action}: {why}");
                         }
                     }

@@ -108,7 +108,7 @@ impl Watch<'_> {
             match succession.next(started.elapsed(), dead.id, &own, &peers) {
                 Claim::TakeOver => {
                     tracing::warn!("the primary at {} is dead; this replica takes over", dead.address);
-                    if let Outcome::Failed(why) | Outcome::Forbidden(why) =
+                    if let Outcome::Failed(why) | Outcome::Unanswered(why) | Outcome::Forbidden(why) =
                         self.server.order(Order::TakeOverFromDead).await
                     {
                         tracing::warn!("the server does not take over: {why}");
