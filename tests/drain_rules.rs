@@ -45,6 +45,23 @@ fn the_heir_is_in_sync_stays_and_is_the_nearest() {
     }
 }
 
+/// A primary sends its vote over its own link to the candidate, and makes a link anew only now and then.
+#[test]
+fn a_replica_that_was_just_started_is_asked_when_a_majority_could_send_it_their_votes() {
+    for (uptime, asked) in [(secs(1), secs(3)..ms(3_200)), (secs(300), ms(0)..ms(100))] {
+        let mut world = world(1);
+        world.peer(1).uptime = uptime;
+        world.link(1, false);
+        world.play(|world, _| {
+            if world.primary == 0 && world.now >= secs(3) {
+                world.link(1, true);
+            }
+        });
+        assert!(asked.contains(&world.asked()[0].0), "{:?}", world.asked());
+        assert!(world.is_clean());
+    }
+}
+
 #[test]
 fn a_node_is_marked_then_hands_over_then_saves_then_stops() {
     let mut world = world(1);

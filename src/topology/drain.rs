@@ -158,6 +158,7 @@ impl Drain {
         }
         match (own.owns_slots(), own.primary()) {
             (true, _) if self.handover.is_under_way() => Vec::new(),
+            (true, _) if self.handover.is_young() => own.replicas().chain(own.voters()).collect(),
             (true, _) => own.replicas().collect(),
             (false, Some(heir)) if self.handover.is_open() => vec![heir],
             (false, _) => Vec::new(),

@@ -127,6 +127,19 @@ impl ServerReport {
         }
     }
 
+    /// The other primaries with slots: with itself, those that vote for a new primary.
+    pub fn voters(&self) -> impl Iterator<Item = &NodeEntry> {
+        let own = self.id();
+        let entries = self.cluster.as_ref().map(|cluster| cluster.view.entries()).unwrap_or_default();
+        entries.iter().filter(move |entry| Some(entry.id) != own && entry.role.is_primary() && !entry.slots.is_empty())
+    }
+
+    /// Whether it has a link to a node, over which it could send its vote.
+    pub fn is_linked_to(&self, node: NodeId) -> bool {
+        let entry = self.cluster.as_ref().and_then(|cluster| cluster.view.get(node));
+        entry.is_some_and(|entry| entry.connected)
+    }
+
     /// The replicas that it knows of, in cluster mode.
     pub fn replicas(&self) -> impl Iterator<Item = &NodeEntry> {
         let own = self.id();

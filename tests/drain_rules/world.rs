@@ -70,6 +70,12 @@ fn report(me: usize, primary: usize, members: usize) -> ServerReport {
 }
 
 fn view(me: usize, primary: usize, members: usize) -> ClusterView {
+    let text = lines(me, primary, members);
+    ClusterView { view: View::new(parse::nodes(&text).unwrap()).unwrap(), ok: true }
+}
+
+/// CLUSTER NODES of node `me`.
+fn lines(me: usize, primary: usize, members: usize) -> String {
     let line = |node: usize| {
         let myself = if node == me { "myself," } else { "" };
         let (role, slots) = match node == primary {
@@ -79,8 +85,7 @@ fn view(me: usize, primary: usize, members: usize) -> ClusterView {
         let address = format!("10.0.0.{}:6379@16379,valkey-{node}.svc", node + 1);
         format!("{} {address} {myself}{role} 0 0 1 connected {slots}\n", id(node))
     };
-    let text: String = (0..members).map(line).collect();
-    ClusterView { view: View::new(parse::nodes(&text).unwrap()).unwrap(), ok: true }
+    (0..members).map(line).collect()
 }
 
 impl World {
@@ -127,6 +132,20 @@ impl World {
 
     pub(crate) fn peer(&mut self, node: usize) -> &mut ServerReport {
         self.peers[node - 1].as_mut().unwrap()
+    }
+
+    /// The node's own bus link to another one is up, or not.
+    pub(crate) fn link(&mut self, node: usize, up: bool) {
+        let text = lines(0, 0, self.peers.len() + 1);
+        let cut = |line: &str| {
+            if !up && line.starts_with(id(node).as_str()) {
+                line.replace(" connected ", " disconnected ")
+            } else {
+                line.to_owned()
+            }
+        };
+        let text: String = text.lines().map(|line| cut(line) + "\n").collect();
+        self.own().cluster = Some(ClusterView { view: View::new(parse::nodes(&text).unwrap()).unwrap(), ok: true });
     }
 
     /// Makes a node the primary, in everybody's eyes once the word has spread.

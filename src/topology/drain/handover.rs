@@ -27,6 +27,11 @@ const FOLLOW: Duration = Duration::from_secs(3);
 /// until it has caught up; under load an answer is always a little behind.
 const LITTLE: u64 = 1 << 20;
 
+/// How long after its start a replica may lack links. A primary sends its vote over its own link to the candidate, makes
+/// a lost link anew only now and then, and a vote that cannot be sent is lost: the attempt would fail after its five
+/// seconds, with writes held back meanwhile.
+const YOUNG: Duration = Duration::from_secs(60);
+
 /// How often to look: closely while an attempt runs, as the next phase begins when it has ended.
 const CLOSELY: Duration = Duration::from_millis(10);
 const OFTEN: Duration = Duration::from_millis(50);
@@ -43,6 +48,8 @@ pub(super) struct Handover {
     leaving: BTreeSet<NodeId>,
     /// Who does not answer, and since when.
     silent: BTreeMap<NodeId, Duration>,
+    /// A replica has just been started: primaries may have no link to it yet.
+    is_young: bool,
     cancelled: bool,
     pub(super) attempts: u32,
     pub(super) heir: Option<(NodeId, Label)>,
@@ -78,6 +85,11 @@ impl Handover {
     /// Whether a replica was asked and has not taken over yet.
     pub(super) fn is_under_way(&self) -> bool {
         self.asked.is_some()
+    }
+
+    /// Whether a replica has just been started, so that it matters who has a link to it.
+    pub(super) fn is_young(&self) -> bool {
+        self.is_young
     }
 
     /// The heir would not be asked: another one is tried, or the same one later.
@@ -152,10 +164,9 @@ impl Drain {
     fn choose(&mut self, now: Duration, until: Duration, own: &ServerReport, peers: &[Peer]) -> Option<Step> {
         let (mut ready, mut later) = (Vec::new(), None);
         for replica in own.replicas() {
-            let peer = peers.iter().find(|peer| peer.id == replica.id);
-            match self.prospect(now, own, replica, peer) {
+            match self.prospect(now, own, replica, peers) {
                 Prospect::Ready(behind) => {
-                    let label = peer.map(|peer| peer.label.clone());
+                    let label = peers.iter().find(|peer| peer.id == replica.id).map(|peer| peer.label.clone());
                     let failed = self.handover.failed.contains_key(&replica.id);
                     ready.extend(label.map(|label| (failed, behind, replica.id, label)));
                 }
@@ -185,7 +196,8 @@ impl Drain {
         }
     }
 
-    fn prospect(&mut self, now: Duration, own: &ServerReport, replica: &NodeEntry, peer: Option<&Peer>) -> Prospect {
+    fn prospect(&mut self, now: Duration, own: &ServerReport, replica: &NodeEntry, peers: &[Peer]) -> Prospect {
+        let peer = peers.iter().find(|peer| peer.id == replica.id);
         let answer = match peer {
             Some(peer) => peer.answer.as_ref().map_err(|silence| format!("{} {silence}", peer.label)),
             None => Err(format!("{} has no address", replica.id.short())),
@@ -210,6 +222,15 @@ impl Drain {
         }
         if self.handover.failed.get(&replica.id).is_some_and(|again| now < *again) {
             return Prospect::Later(format!("{} would not take over", peer.label));
+        }
+        if report.uptime < YOUNG && now < self.policy.budget.handover / 2 {
+            self.handover.is_young = true;
+            if !elects(own, replica.id, peers) {
+                return Prospect::Later(format!(
+                    "{} was just started, and too few primaries have a link to it",
+                    peer.label
+                ));
+            }
         }
         match &report.replication.link {
             Some(link) if link.syncing => Prospect::Later(format!("{} receives its first copy", peer.label)),
@@ -250,4 +271,14 @@ impl Drain {
         self.handover.given_up = Some(why.to_owned());
         None
     }
+}
+
+/// Whether a majority of the primaries has a link to the candidate.
+fn elects(own: &ServerReport, candidate: NodeId, peers: &[Peer]) -> bool {
+    let others = own.voters().filter(|voter| {
+        let peer = peers.iter().find(|peer| peer.id == voter.id);
+        peer.is_some_and(|peer| peer.answer.as_ref().is_ok_and(|report| report.is_linked_to(candidate)))
+    });
+    let votes = others.count() + usize::from(own.is_linked_to(candidate));
+    votes * 2 > own.voters().count() + 1
 }
