@@ -1,7 +1,8 @@
 //! Every pod of a cluster restarted, one by one, under clients that write without pause: a part of `make demo`.
 //!
 //! `rolling_restart VALKEEPER FOLDER`: the program, and a folder with valkey-server and valkey-cli. Fails when a write was
-//! lost or refused. Ctrl-C takes everything away once the pod whose turn it is is back; a second one leaves files behind.
+//! lost or refused, or a shard was gone for as long as the node timeout. Ctrl-C takes everything away once the pod whose
+//! turn it is is back; a second one leaves files behind.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use testbed::redis::{Value, cmd, from_redis_value};
 use testbed::{Leave, PodRestart, Ready, Report, Rolling, Testbed, Valkey, Writer, fill, restart_pod};
 
 const LIMIT: Duration = Duration::from_secs(60);
+const NODE_TIMEOUT: Duration = Duration::from_secs(5);
 const KEYS_A_SHARD: u64 = 20_000;
 const VALUE_SIZE: usize = 100;
 /// What a shell says of a program that Ctrl-C has ended.
@@ -23,7 +25,20 @@ const INTERRUPTED: u8 = 130;
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    match demonstrate() {
+        Ok(true) => ExitCode::SUCCESS,
+        _ if STOP.load(Ordering::Relaxed) => ExitCode::from(INTERRUPTED),
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("rolling_restart: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// False where it was interrupted, as below.
+fn demonstrate() -> Result<bool> {
     hear_signals()?;
     let args: Vec<_> = env::args_os().skip(1).map(PathBuf::from).collect();
     let [valkeeper, folder] = &args[..] else {
@@ -33,7 +48,7 @@ fn main() -> Result<ExitCode> {
     let bed = Testbed::builder(&valkey(&absolute(folder)?)?)
         .pods(6)
         .config("save", "3600 1")
-        .config("cluster-node-timeout", "5000")
+        .config("cluster-node-timeout", &NODE_TIMEOUT.as_millis().to_string())
         .binary(absolute(valkeeper)?)
         .supervised(true)
         .in_memory(true)
@@ -41,15 +56,12 @@ fn main() -> Result<ExitCode> {
     println!(
         "Six pods of Valkey {} run under `valkeeper run`, {} to {}.",
         bed.valkey().version,
-        at(&bed, 0),
-        at(&bed, 5)
+        bed.pod(0).addr(),
+        bed.pod(5).addr()
     );
-    let formed = STOP.load(Ordering::Relaxed) || form(&bed)?;
-    let restarted = formed && restart_all(&bed)?;
-    Ok(if restarted { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED) })
+    Ok(form(&bed)? && restart_all(&bed)?)
 }
 
-/// False where it was interrupted, as below.
 fn form(bed: &Testbed) -> Result<bool> {
     let started = Instant::now();
     bed.form(3, 1)?;
@@ -115,18 +127,24 @@ fn followed(bed: &Testbed, pod: usize) -> Result<String> {
     Ok(found.with_context(|| format!("{host} is no pod"))?.name().to_owned())
 }
 
+/// What a client would call an outage fails. A command without an answer within 200 ms is an error too, but on a machine
+/// that is busy with something else it says little: it is told, and held against us where nothing else runs, in the bench.
 fn conclude(report: &Report, lost: u64) -> Result<()> {
-    println!("\nlongest write gap   {} ms", report.longest_gap().length.as_millis());
+    let (errors, longest) = (report.errors(), report.longest_gap().length);
+    println!("\nlongest write gap   {} ms", longest.as_millis());
     println!("errors              {}", report.error_count());
     println!("acknowledged        {}", report.acknowledged());
     println!("lost                {lost}");
     ensure!(lost == 0, "{lost} acknowledged writes are lost");
-    ensure!(report.error_count() == 0, "writes failed: {:?}", report.errors());
+    ensure!(errors.keys().all(|kind| kind == "timeout"), "writes failed: {errors:?}");
+    ensure!(longest < NODE_TIMEOUT, "a shard was without a primary for {longest:?}");
+    if !errors.is_empty() {
+        println!(
+            "\nThe errors are answers that took longer than 200 ms. Is this machine busy with something else? On one that is \
+             not there are none."
+        );
+    }
     Ok(())
-}
-
-fn at(bed: &Testbed, pod: usize) -> String {
-    bed.pod(pod).addr().to_string()
 }
 
 /// Servers are started in folders of their own.
