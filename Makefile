@@ -9,6 +9,7 @@ CARGO ?= cargo
 # .cargo/config.toml names the target, so that what is built is in a folder of that name.
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 BINARY := $(abspath $(or $(CARGO_TARGET_DIR),target))/$(HOST)/release/valkeeper
+ROLLING := $(dir $(BINARY))examples/rolling_restart
 VALKEY := $(CURDIR)/target/valkey
 SCRIPTS := .ci/run $(wildcard scripts/*.sh)
 
@@ -22,8 +23,9 @@ help: ## List the targets (default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
-demo: valkey build ## See a cluster form itself from DNS on this machine, and use it
-	VALKEEPER='$(BINARY)' VALKEY_BIN='$(VALKEY)/9.1/bin' scripts/demo.sh
+demo: valkey build ## See a cluster form itself on this machine, and its pods restarted under clients that write
+	$(CARGO) build --release --package testbed --example rolling_restart
+	VALKEEPER='$(BINARY)' VALKEY_BIN='$(VALKEY)/9.1/bin' ROLLING_RESTART='$(ROLLING)' scripts/demo.sh
 
 # The release binary is built first: one test looks at it.
 .PHONY: test
@@ -44,8 +46,8 @@ lint: ## Formatting, clippy, rustdoc; shellcheck and cargo-deny where they are i
 	    else echo 'cargo-deny is not installed: licences and advisories are not checked'; fi
 
 .PHONY: bench
-bench: valkey build ## Measure what is promised about speed
-	VALKEEPER_RELEASE_BINARY='$(BINARY)' $(CARGO) bench --package valkeeper
+bench: valkey ## Measure what is promised about speed
+	$(CARGO) bench --package valkeeper --no-fail-fast
 
 .PHONY: docs
 docs: build ## Write docs/cli.md from --help, and the API documentation

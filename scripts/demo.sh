@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# A cluster on this machine, from nothing to keys and back to nothing:
-#   scripts/demo.sh [VALKEEPER [VALKEY_BIN]]
-# The program and the folder of valkey-server and valkey-cli may also be given as the environment variables of these
-# names. Fails when anything it shows does not hold.
+# A cluster on this machine, from nothing to keys and back to nothing; and another one whose pods are all restarted while
+# clients write:
+#   scripts/demo.sh [VALKEEPER [VALKEY_BIN [ROLLING_RESTART]]]
+# The program, the folder of valkey-server and valkey-cli, and the testbed's example of that name may also be given as the
+# environment variables of these names. Fails when anything it shows does not hold.
 set -euo pipefail
 
 root=$(dirname "$(dirname "$(readlink -f "$0")")")
 valkeeper=${1:-${VALKEEPER:-$root/target/$(uname -m)-unknown-linux-gnu/release/valkeeper}}
 bin=${2:-${VALKEY_BIN:-$root/target/valkey/9.1/bin}}
+rolling=${3:-${ROLLING_RESTART:-$(dirname "$valkeeper")/examples/rolling_restart}}
 keys=600 patience=60
 
 bold='' plain=''
@@ -18,6 +20,7 @@ die() { printf 'demo: %s\n' "$*" >&2; exit 1; }
 
 [[ -x $valkeeper ]] || die "there is no program $valkeeper: run \`make build\`"
 [[ -x $bin/valkey-server && -x $bin/valkey-cli ]] || die "there is no Valkey in $bin: run \`make valkey\`"
+[[ -x $rolling ]] || die "there is no program $rolling: run \`make demo\`"
 
 work=$(mktemp -d)
 local_pid=
@@ -81,3 +84,6 @@ for pid in $pids; do
 done
 [[ -z $(find "$work" -mindepth 1 ! -name out) ]] || die "files are left: $(ls "$work")"
 echo "$(wc -w <<<"$pids") servers have ended, their files are gone."
+
+heading "6. Every pod of another cluster is restarted, one by one, and its clients do not notice"
+"$rolling" "$valkeeper" "$bin" || die "writes were lost or refused, or a pod did not come back; see above"

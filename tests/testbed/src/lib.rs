@@ -49,7 +49,7 @@ pub use fill::fill;
 pub use pod::Pod;
 pub use process::{die_with_parent, from_a_bad_parent, run};
 pub use redis;
-pub use rolling::{Leave, PodRestart, Ready, Rolling, rolling_restart};
+pub use rolling::{Leave, PodRestart, Ready, Rolling, restart_pod, rolling_restart};
 pub use server::{Server, ServerOptions};
 pub use subnet::Subnet;
 pub use testbed::{Builder, Testbed};

@@ -63,23 +63,24 @@ pub struct PodRestart {
 
 /// Restarts every pod, the last first. Fails where one does not leave or come back in time.
 pub fn rolling_restart(bed: &Testbed, writer: &Writer, how: &Rolling) -> Result<Vec<PodRestart>> {
-    let pods = (0..bed.pods().len()).rev();
-    pods.map(|pod| {
-        let mark = writer.mark();
-        let was_primary = bed.primaries()?.contains(&pod);
-        let started = Instant::now();
-        let restarted = leave(bed, pod, how).and_then(|status| {
-            thread::sleep(how.away);
-            bed.pod(pod).start()?;
-            wait_ready(bed, pod, how)?;
-            Ok(status)
-        });
-        let took = started.elapsed();
-        let report = writer.report_since(&mark);
-        let status = restarted.with_context(|| format!("restart of pod {pod} after {took:?}; writers:\n{report}"))?;
-        Ok(PodRestart { pod, was_primary, gap: report.longest_gap(), took, status, report })
-    })
-    .collect()
+    (0..bed.pods().len()).rev().map(|pod| restart_pod(bed, writer, pod, how)).collect()
+}
+
+/// One pod's turn in [`rolling_restart`].
+pub fn restart_pod(bed: &Testbed, writer: &Writer, pod: usize, how: &Rolling) -> Result<PodRestart> {
+    let mark = writer.mark();
+    let was_primary = bed.primaries()?.contains(&pod);
+    let started = Instant::now();
+    let restarted = leave(bed, pod, how).and_then(|status| {
+        thread::sleep(how.away);
+        bed.pod(pod).start()?;
+        wait_ready(bed, pod, how)?;
+        Ok(status)
+    });
+    let took = started.elapsed();
+    let report = writer.report_since(&mark);
+    let status = restarted.with_context(|| format!("restart of pod {pod} after {took:?}; writers:\n{report}"))?;
+    Ok(PodRestart { pod, was_primary, gap: report.longest_gap(), took, status, report })
 }
 
 fn leave(bed: &Testbed, pod: usize, how: &Rolling) -> Result<ExitStatus> {
