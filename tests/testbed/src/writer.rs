@@ -20,6 +20,8 @@ pub use report::{Gap, Lost, Report, ShardReport};
 use tally::{Counts, Tally};
 use worker::Worker;
 
+/// How long a command may take, and a connection to open.
+const PATIENCE: Duration = Duration::from_millis(200);
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
 
 /// Closed loops that write unique keys, each to one shard, and follow it wherever it goes. They end on drop.
@@ -59,6 +61,16 @@ impl Writer {
 
     /// [`Writer::start`] with several loops for each shard.
     pub fn start_many(bed: &Testbed, per_shard: usize) -> Result<Self> {
+        Self::start_with(bed, per_shard, PATIENCE)
+    }
+
+    /// [`Writer::start`] with another time for each command. A machine that is short of processors lets every server
+    /// stand still for some hundred milliseconds; whoever judges by errors alone gives commands more than that.
+    pub fn start_patient(bed: &Testbed, patience: Duration) -> Result<Self> {
+        Self::start_with(bed, 1, patience)
+    }
+
+    fn start_with(bed: &Testbed, per_shard: usize, patience: Duration) -> Result<Self> {
         let mut owned = bed.owned()?;
         let mut seen = Vec::new();
         // A primary may serve several ranges.
@@ -83,6 +95,7 @@ impl Writer {
                     one.primary,
                     known.clone(),
                     bed.password().map(str::to_owned),
+                    patience,
                     tally.clone(),
                     writer.stop.clone(),
                 );

@@ -7,9 +7,6 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
-/// How long a command may take, and a connection to open.
-pub(super) const PATIENCE: Duration = Duration::from_millis(200);
-
 #[derive(Debug)]
 pub(super) struct Link {
     stream: BufReader<TcpStream>,
@@ -26,13 +23,18 @@ pub(super) enum Silence {
 }
 
 impl Link {
-    /// Connects, authenticates, and tells which nodes that server knows.
-    pub(super) fn open(addr: SocketAddr, password: Option<&str>) -> Result<(Self, Vec<SocketAddr>), Silence> {
-        let stream = TcpStream::connect_timeout(&addr, PATIENCE).map_err(|_| Silence::Closed)?;
+    /// Connects, authenticates, and tells which nodes that server knows. A connection and every answer may take so
+    /// long.
+    pub(super) fn open(
+        addr: SocketAddr,
+        password: Option<&str>,
+        patience: Duration,
+    ) -> Result<(Self, Vec<SocketAddr>), Silence> {
+        let stream = TcpStream::connect_timeout(&addr, patience).map_err(|_| Silence::Closed)?;
         let ready = stream
             .set_nodelay(true)
-            .and_then(|()| stream.set_read_timeout(Some(PATIENCE)))
-            .and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
+            .and_then(|()| stream.set_read_timeout(Some(patience)))
+            .and_then(|()| stream.set_write_timeout(Some(patience)));
         ready.map_err(|_| Silence::Closed)?;
         let mut link = Self { stream: BufReader::new(stream) };
         // No write is under way yet: a server that ends here is merely one that is gone.

@@ -21,6 +21,7 @@ pub(super) struct Worker {
     known: Vec<SocketAddr>,
     links: BTreeMap<SocketAddr, Link>,
     password: Option<String>,
+    patience: Duration,
     tally: Arc<Mutex<Tally>>,
     stop: Arc<AtomicBool>,
 }
@@ -42,10 +43,11 @@ impl Worker {
         target: SocketAddr,
         known: Vec<SocketAddr>,
         password: Option<String>,
+        patience: Duration,
         tally: Arc<Mutex<Tally>>,
         stop: Arc<AtomicBool>,
     ) -> Self {
-        Self { tag: tag.to_owned(), target, known, links: BTreeMap::new(), password, tally, stop }
+        Self { tag: tag.to_owned(), target, known, links: BTreeMap::new(), password, patience, tally, stop }
     }
 
     pub(super) fn run(mut self) {
@@ -103,7 +105,7 @@ impl Worker {
         }
         let mut link = match self.links.remove(&addr) {
             Some(link) => link,
-            None => match Link::open(addr, self.password.as_deref()) {
+            None => match Link::open(addr, self.password.as_deref(), self.patience) {
                 Ok((link, known)) => {
                     self.learn(&known);
                     link
