@@ -50,15 +50,20 @@ pub struct Input {
 }
 
 impl Child {
-    /// Starts a program, found as a shell would find it, with our environment, standard output and standard error.
+    /// Starts a program, found as a shell would find it, with our environment but for the variables `withheld`, and our
+    /// standard output and standard error.
     pub fn start(
         program: &OsString,
         args: &[OsString],
+        withheld: &[&str],
         on_our_death: OnOurDeath,
         input: &[u8],
     ) -> io::Result<(Self, Input)> {
         let mut command = Command::new(program);
         command.args(args);
+        for variable in withheld {
+            command.env_remove(variable);
+        }
         Self::spawn(command, on_our_death, input)
     }
 
