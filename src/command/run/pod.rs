@@ -94,7 +94,8 @@ impl Duties for Pod {
             );
             return Ok(Start::default());
         };
-        let mut config = config.clone();
+        let given = config;
+        let mut config = given.clone();
         config.default_to("port", &self.settings.port.to_string());
         if let Some(dir) = &self.settings.data_dir {
             config.default_to("dir", &dir.display().to_string());
@@ -121,7 +122,7 @@ impl Duties for Pod {
         let held_back = opened.held_back.then(|| (config.clone(), disk));
         self.debts.send_replace(Debts { append_only, held_back, is_new });
         let input = Input {
-            config: &config,
+            given,
             version,
             credentials: &self.settings.credentials,
             ip: self.settings.ip,
