@@ -17,7 +17,7 @@ use rustix::process::{
     Pid, Signal, getpid, getppid, kill_process, kill_process_group, set_parent_process_death_signal,
 };
 use tokio::io::AsyncWriteExt as _;
-use tokio::process::{ChildStdin, Command};
+use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 use super::own;
@@ -81,6 +81,11 @@ impl Child {
         }
         let input = Input { pipe: inner.stdin.take(), text: input.to_owned() };
         Ok((Self { inner, pid }, input))
+    }
+
+    /// What it prints, where its standard output is a pipe; once.
+    pub(super) fn stdout(&mut self) -> Option<ChildStdout> {
+        self.inner.stdout.take()
     }
 
     /// Its process id; none when it has ended and was waited for.

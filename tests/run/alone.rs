@@ -96,7 +96,7 @@ fn a_grace_period_that_is_too_short_is_used_up_and_told_of_in_time() {
         ask::<()>(&bed, 0, &["CONFIG", "SET", "rdb-key-save-delay", "1000"]);
         let started = std::time::Instant::now();
         bed.pod(0).terminate().unwrap();
-        wait_logged(&bed, 0, "of the grace period are left: the save will not be complete", GRACE / 2);
+        wait_logged(&bed, 0, "of the grace period are left: it will not be complete", GRACE / 2);
         let stopped = stopped(&bed, 0, started);
         stopped.expect(
             75,

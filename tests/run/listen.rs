@@ -53,7 +53,7 @@ fn listen(bed: &Testbed, args: &[&str]) {
 fn a_member_is_ready_from_its_first_ok_until_it_drains() {
     each(Valkey::all(), |valkey| {
         let bed = supervised(&valkey, &[]).start_servers(false).build().unwrap();
-        listen(&bed, &["--handover-timeout", "50s"]);
+        listen(&bed, &["--handover-timeout", "50s", "--grace-period", "120s"]);
         // A new node waits for its first look at its peers.
         bed.dns().fault_all(Fault::Silent);
         bed.pod(0).spawn().unwrap();
@@ -71,7 +71,7 @@ fn a_member_is_ready_from_its_first_ok_until_it_drains() {
         expect(&bed, [200, 200, 200], "");
         commands_agree(&bed, "cluster");
 
-        testbed::fill(&bed, 0, 3_000, 10).unwrap();
+        testbed::fill(&bed, 0, 1_500, 10).unwrap();
         ask::<()>(&bed, 0, &["CONFIG", "SET", "rdb-key-save-delay", "1000"]);
         let started = std::time::Instant::now();
         bed.pod(0).terminate().unwrap();

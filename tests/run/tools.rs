@@ -127,7 +127,10 @@ impl Numbers {
                 if batch.is_empty() {
                     return lost;
                 }
-                let there: u64 = cmd("EXISTS").arg(&batch).query(&mut connection).unwrap();
+                // A cluster needs a moment before it serves.
+                let there: u64 = bed
+                    .wait_for("the keys", LIMIT, || Ok(Some(cmd("EXISTS").arg(&batch).query(&mut connection)?)))
+                    .unwrap();
                 lost += batch.len() as u64 - there;
             }
         };
