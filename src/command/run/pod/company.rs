@@ -117,17 +117,17 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_part_with_a_bug_is_begun_again_until_it_is_done() {
         let begun = Cell::new(0);
         let done = again("counting", || async {
             begun.set(begun.get() + 1);
-            sleep(Duration::from_millis(1)).await;
+            tokio::task::yield_now().await;
             match begun.get() {
-                1 | 2 => panic!("a bug"),
+                1 => panic!("a bug"),
                 times => times,
             }
         });
-        assert_eq!(done.await, 3);
+        assert_eq!(done.await, 2);
     }
 }
