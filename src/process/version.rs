@@ -9,6 +9,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::child::{Child, OnOurDeath};
+use crate::config::PASSWORD_VARIABLES;
 use crate::topology::version::Version;
 
 /// A program that prints nothing by then is no server that we know.
@@ -17,6 +18,9 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// What `PROGRAM --version` says, waited for 5 s at most; none where it is no Valkey server.
 pub async fn server_version(program: impl AsRef<OsStr>) -> Option<Version> {
     let mut command = Command::new(program);
+    for secret in PASSWORD_VARIABLES {
+        command.env_remove(secret);
+    }
     command.arg("--version").stdout(Stdio::piped()).stderr(Stdio::null());
     // One of ours like any other: whoever clears orphans away must not take its end for that of one.
     let (mut child, _) = Child::spawn(command, OnOurDeath::Kill, &[]).ok()?;

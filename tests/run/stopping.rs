@@ -21,7 +21,7 @@ fn a_second_sigterm_does_not_wait_for_the_save() {
         bed.pod(0).terminate().unwrap();
         wait_logged(&bed, 0, "saving: ", LIMIT);
         let stopped = stop(&bed, 0);
-        stopped.expect(0, &["asked to stop once more"]);
+        stopped.expect(0, &["the drain is cut short"]);
         assert!(stopped.took < SOON, "{:?}: {}", stopped.took, stopped.log);
     });
 }
@@ -61,7 +61,7 @@ fn a_server_that_hangs_is_killed_only_in_the_last_second() {
         bed.pod(0).pause().unwrap();
         let stopped = stop(&bed, 0);
         stopped.expect(75, &["waiting for the server", "is killed"]);
-        let allowed = GRACE - Duration::from_secs(1)..=GRACE + Duration::from_millis(500);
+        let allowed = GRACE - Duration::from_secs(1)..=GRACE + Duration::from_secs(1);
         assert!(allowed.contains(&stopped.took), "{:?}: {}", stopped.took, stopped.log);
     });
 }
@@ -115,13 +115,14 @@ fn after_a_drain_before_it_sigterm_finds_nothing_to_do() {
     each(Valkey::all(), |valkey| {
         let bed = standalone(&valkey, &["--grace-period", "60s"]).build().unwrap();
         populate(&bed, 0, 5_000, "key");
-        ask::<()>(&bed, 0, &["CONFIG", "SET", "rdb-key-save-delay", "300"]);
+        ask::<()>(&bed, 0, &["CONFIG", "SET", "rdb-key-save-delay", "1000"]);
         let drain = ["drain", "--mode", "standalone", "--grace-period", "60s"];
         Ended::of(&mut bed.valkeeper_in(0, &drain), LIMIT).unwrap().expect(0, &[r#""outcome":"saved""#]);
         let saved = fs::metadata(bed.pod(0).dir().join("dump.rdb")).unwrap().modified().unwrap();
         let stopped = stop(&bed, 0);
         stopped.expect(0, &[r#""outcome":"nothing new""#]);
-        assert!(stopped.took < Duration::from_millis(1_500), "{:?}: {}", stopped.took, stopped.log);
+        // Another save would take as long as that.
+        assert!(stopped.took < Duration::from_secs(5), "{:?}: {}", stopped.took, stopped.log);
         assert_eq!(fs::metadata(bed.pod(0).dir().join("dump.rdb")).unwrap().modified().unwrap(), saved);
     });
 }

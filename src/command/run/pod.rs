@@ -143,7 +143,7 @@ impl Duties for Pod {
         tokio::select! {
             () = run.rounds() => {}
             () = cut.is_given() => {
-                tracing::warn!("asked to stop once more: the server stops by its own rules");
+                tracing::warn!("the drain is cut short: what it has not saved is up to the server");
                 return Ok(Verdict::LeftToServer);
             }
         }
