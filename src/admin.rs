@@ -67,7 +67,7 @@ impl Admin {
     }
 
     /// Answers until the future is dropped, and every connection with it.
-    pub async fn serve(self, health: impl Health) -> ! {
+    pub async fn serve(&self, health: impl Health) -> ! {
         /// So as not to spin where there are no file descriptors left.
         const PAUSE: Duration = Duration::from_millis(100);
         let health = Arc::new(health);

@@ -12,6 +12,9 @@ use crate::exit::{Exit, Failure};
 use crate::topology::desired::Shape;
 use crate::topology::identity::ClusterId;
 
+/// The variables that may hold our password.
+pub const PASSWORD_VARIABLES: [&str; 2] = ["VALKEY_PASSWORD", "VALKEYCLI_AUTH"];
+
 /// A secret: whatever shows it shows nothing.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -97,7 +100,7 @@ impl Credentials {
         let file = args.password_file.clone().or_else(|| variable("VALKEY_PASSWORD_FILE").map(PathBuf::from));
         let password = match file {
             Some(path) => Some(password_from(&path)?),
-            None => variable("VALKEY_PASSWORD").or_else(|| variable("VALKEYCLI_AUTH")).map(Secret::new),
+            None => PASSWORD_VARIABLES.into_iter().find_map(variable).map(Secret::new),
         };
         if args.username.is_some() && password.is_none() {
             return Err(Exit::Usage.saying("--username needs a password: --password-file or VALKEY_PASSWORD"));

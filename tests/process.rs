@@ -187,12 +187,13 @@ fn other_commands_still_end_by_a_signal_whatever_our_parent_has_blocked() -> Res
 
 #[test]
 fn a_server_that_ignores_sigterm_is_killed_in_the_last_second_only() -> Result<()> {
-    const GRACE: Duration = Duration::from_secs(3);
-    let mut run = Running::script(Place::Here, &["--grace-period", "3s"], &format!("trap '' TERM; {UNTIL_OVER}"))?;
+    const GRACE: Duration = Duration::from_secs(5);
+    let mut run = Running::script(Place::Here, &["--grace-period", "5s"], &format!("trap '' TERM; {UNTIL_OVER}"))?;
     run.wait_printed("ready")?;
     let asked = Instant::now();
     send(&run, Signal::TERM)?;
-    run.ends(137)?;
+    // Whatever it had to save is not saved.
+    run.ends(75)?;
     let took = asked.elapsed();
     // Never early; how late it is also depends on what else the machine does.
     ensure!(took >= GRACE - Duration::from_secs(1) && took < 3 * GRACE, "killed after {took:?}");
@@ -209,36 +210,6 @@ fn a_server_whose_supervisor_is_killed_is_asked_to_stop() -> Result<()> {
     run.child.wait()?;
     run.wait_printed("TERM")?;
     wait_for("the end of the server", IN_TIME, || Ok((!runs(server)).then_some(())))
-}
-
-#[test]
-fn an_idle_supervisor_is_small_and_does_nothing() -> Result<()> {
-    /// A debug build is larger than what is shipped.
-    const RESIDENT_KIB: u64 = 8 * 1024;
-    let run = Running::script(Place::Here, &[], &format!("trap 'over=0' TERM; {UNTIL_OVER}"))?;
-    run.wait_printed("ready")?;
-    let program = run.program()?;
-    let status = || fs::read_to_string(format!("/proc/{program}/status"));
-    let number = |text: &str, name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).context("field")?;
-        Ok::<u64, anyhow::Error>(line.split_whitespace().next().context("number")?.parse()?)
-    };
-    let woken = || {
-        let status = status()?;
-        number(&status, "voluntary_ctxt_switches:")
-    };
-    // Asleep for good once nothing has woken it up for a while that a timer of ours would not survive.
-    let mut last = (woken()?, Instant::now());
-    wait_for("a second without waking up", Duration::from_secs(20), || {
-        let now = woken()?;
-        if now != last.0 {
-            last = (now, Instant::now());
-        }
-        Ok((last.1.elapsed() > Duration::from_secs(1)).then_some(()))
-    })?;
-    let resident = number(&status()?, "VmRSS:")?;
-    ensure!(resident < RESIDENT_KIB, "{resident} KiB resident");
-    Ok(())
 }
 
 fn send(run: &Running, signal: Signal) -> Result<()> {

@@ -224,22 +224,43 @@ fn a_killed_server_is_only_waited_for() {
         let events = running(&[&[Stop, kill], also].concat());
         holds(State::Killing, &events, &table(Exit::Unfinished, Exit::Unfinished));
     }
+    // Nor has a server that was left to its own rules, or that somebody was in a hurry with.
+    for also in [&[DrainEnded(Verdict::LeftToServer)][..], &[Stop, DrainEnded(Verdict::LeftToServer)]] {
+        let events = running(&[&[Stop], also, &[kill]].concat());
+        holds(State::Killing, &events, &table(Exit::Unfinished, Exit::Unfinished));
+    }
 }
 
 #[test]
 fn the_verdict_of_a_drain_counts_also_when_the_server_ends_before_it() {
-    let own = exit(OWN);
+    let handover = (State::HandingOver, vec![Effect::Arm(Deadline::Handover, HANDOVER), Effect::BeginHandover]);
     holds(
         State::Concluding,
         &running(&[Stop, ServerExited(OWN)]),
         &[
-            (DrainEnded(Verdict::Clean), own.clone()),
-            (DrainEnded(Verdict::LeftToServer), own.clone()),
+            (DrainEnded(Verdict::Clean), exit(OWN)),
             (DrainEnded(Verdict::Unfinished), exit(Exit::Unfinished)),
-            (TaskPanicked(Task::Drain), own.clone()),
-            (Event::Deadline(Deadline::Verdict), own),
+            (DrainEnded(Verdict::LeftToServer), handover.clone()),
+            (TaskPanicked(Task::Drain), handover.clone()),
+            (Event::Deadline(Deadline::Verdict), handover),
         ],
     );
+}
+
+#[test]
+fn the_heir_of_a_server_that_died_in_its_drain_is_asked_and_the_verdict_of_the_drain_still_counts() {
+    for (verdict, code) in [(Verdict::LeftToServer, OWN), (Verdict::Unfinished, Exit::Unfinished)] {
+        let late = running(&[Stop, ServerExited(OWN), Event::Deadline(Deadline::Verdict), DrainEnded(verdict)]);
+        holds(
+            State::HandingOver,
+            &late,
+            &[
+                (HandoverEnded, exit(code)),
+                (TaskPanicked(Task::Handover), exit(code)),
+                (Event::Deadline(Deadline::Handover), exit(code)),
+            ],
+        );
+    }
 }
 
 #[test]

@@ -199,9 +199,13 @@ impl Run {
                 tracing::info!("{whom} is told to {order}");
                 Ok(())
             }
-            Outcome::Failed(why) | Outcome::Forbidden(why) => {
+            Outcome::Failed(why) => {
                 tracing::warn!("{whom} does not {order}: {why}");
                 Err(why)
+            }
+            Outcome::Forbidden(why) => {
+                tracing::warn!("{whom} does not {order}: {why}");
+                return self.drain.forbidden(self.started.elapsed(), order, why);
             }
             Outcome::Unanswered(why) => {
                 tracing::warn!("{whom} was told to {order}, and may have heard it: {why}");

@@ -9,6 +9,7 @@ mod guard;
 mod input;
 mod join;
 mod pod;
+mod settings;
 mod supervision;
 mod watch;
 

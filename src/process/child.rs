@@ -17,7 +17,7 @@ use rustix::process::{
     Pid, Signal, getpid, getppid, kill_process, kill_process_group, set_parent_process_death_signal,
 };
 use tokio::io::AsyncWriteExt as _;
-use tokio::process::{ChildStdin, Command};
+use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 use super::own;
@@ -50,15 +50,20 @@ pub struct Input {
 }
 
 impl Child {
-    /// Starts a program, found as a shell would find it, with our environment, standard output and standard error.
+    /// Starts a program, found as a shell would find it, with our environment but for the variables `withheld`, and our
+    /// standard output and standard error.
     pub fn start(
         program: &OsString,
         args: &[OsString],
+        withheld: &[&str],
         on_our_death: OnOurDeath,
         input: &[u8],
     ) -> io::Result<(Self, Input)> {
         let mut command = Command::new(program);
         command.args(args);
+        for variable in withheld {
+            command.env_remove(variable);
+        }
         Self::spawn(command, on_our_death, input)
     }
 
@@ -76,6 +81,11 @@ impl Child {
         }
         let input = Input { pipe: inner.stdin.take(), text: input.to_owned() };
         Ok((Self { inner, pid }, input))
+    }
+
+    /// What it prints, where its standard output is a pipe; once.
+    pub(super) fn stdout(&mut self) -> Option<ChildStdout> {
+        self.inner.stdout.take()
     }
 
     /// Its process id; none when it has ended and was waited for.

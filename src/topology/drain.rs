@@ -206,6 +206,14 @@ impl Drain {
         }
     }
 
+    /// Takes note that the server will never let us do this.
+    pub fn forbidden(&mut self, now: Duration, order: Order, why: String) {
+        if matches!(order, Order::Save | Order::SaveLater) {
+            self.save.forbidden(&why);
+        }
+        self.answered(now, order, Err(why));
+    }
+
     /// How it ended, or stands.
     pub fn verdict(&self) -> &Verdict {
         &self.verdict

@@ -167,9 +167,10 @@ impl Saving {
         }
     }
 
-    /// How long the rest will take at the present pace, given how long it took so far; none before there is a pace.
+    /// How long the rest will take at the present pace, given how long it took so far; none before there is a pace: the
+    /// server tells of the first key at once, and then of every thousandth.
     pub fn eta(&self, taken: Duration) -> Option<Duration> {
         let left = self.total.saturating_sub(self.keys);
-        (self.keys > 0 && !taken.is_zero()).then(|| taken.mul_f64(left as f64 / self.keys as f64))
+        (self.keys > 1 && !taken.is_zero()).then(|| taken.mul_f64(left as f64 / self.keys as f64))
     }
 }

@@ -31,7 +31,7 @@ pub enum State {
     Killing,
     /// The server has ended in a drain, whose verdict is waited for.
     Concluding,
-    /// The server has ended by itself; its heir is being asked to take over.
+    /// The server has ended by itself, be it in a drain; its heir is being asked to take over.
     HandingOver,
     /// It is over.
     Exited,
@@ -146,6 +146,8 @@ pub struct Supervisor {
     is_cut: bool,
     /// A stop signal that came when there was nothing to stop yet.
     stop_is_due: bool,
+    /// Whether the drain has gone to its end, and everything is saved.
+    is_saved: bool,
     /// Whether not everything is saved.
     is_unfinished: bool,
     /// What to exit with, once all that is waited for is over.
@@ -169,6 +171,7 @@ impl Supervisor {
             drain_runs: false,
             is_cut: false,
             stop_is_due: false,
+            is_saved: false,
             is_unfinished: false,
             exit: Exit::Done,
         }
@@ -196,7 +199,7 @@ impl Supervisor {
             Event::Forward(signal) if self.server_runs() => vec![Effect::Forward(signal)],
             Event::DrainEnded(verdict) => self.drain_ended(verdict),
             Event::ServerExited(exit) if self.server_runs() => self.server_exited(exit),
-            Event::HandoverEnded if self.state == State::HandingOver => self.exit(self.exit),
+            Event::HandoverEnded if self.state == State::HandingOver => self.exit(self.verdict()),
             Event::Deadline(deadline) => self.deadline(deadline),
             Event::TaskPanicked(task) => self.panicked(task),
             _ => Vec::new(),
@@ -230,6 +233,7 @@ impl Supervisor {
             return Vec::new();
         }
         self.drain_runs = false;
+        self.is_saved = verdict == Verdict::Clean;
         self.is_unfinished = match verdict {
             Verdict::Clean => false,
             Verdict::Unfinished => true,
@@ -238,19 +242,23 @@ impl Supervisor {
         match (self.state, verdict) {
             (State::Draining, Verdict::LeftToServer) => self.enter(State::Stopping, [Effect::TellServerToStop]),
             (State::Draining, _) => self.enter(State::Stopping, []),
+            // It died before it could hand over, for all we know.
+            (State::Concluding, Verdict::LeftToServer) => self.hand_over(),
             (State::Concluding, _) => self.exit(self.verdict()),
             _ => Vec::new(),
         }
     }
 
+    fn hand_over(&mut self) -> Vec<Effect> {
+        let end = Effect::Arm(Deadline::Handover, self.deadlines.handover);
+        self.enter(State::HandingOver, [end, Effect::BeginHandover])
+    }
+
     fn server_exited(&mut self, exit: Exit) -> Vec<Effect> {
         self.exit = exit;
         match self.state {
-            State::Running => {
-                let end = Effect::Arm(Deadline::Handover, self.deadlines.handover);
-                self.enter(State::HandingOver, [end, Effect::BeginHandover])
-            }
-            // The drain told the server to stop and is about to say how it went.
+            State::Running => self.hand_over(),
+            // The drain is about to say how it went.
             _ if self.drain_runs && !self.is_unfinished => {
                 let end = Effect::Arm(Deadline::Verdict, VERDICT_WITHIN);
                 self.enter(State::Concluding, [end])
@@ -262,15 +270,15 @@ impl Supervisor {
     fn deadline(&mut self, deadline: Deadline) -> Vec<Effect> {
         match (deadline, self.state) {
             (Deadline::Kill, State::Draining | State::Stopping) => {
-                // A drain that still saves at the end has not saved.
-                self.is_unfinished |= self.state == State::Draining;
+                // Whoever still saves at the end, the drain or the server by its own rules, has not saved.
+                self.is_unfinished |= !self.is_saved;
                 let cut = self.drain_runs.then_some(Effect::CutDrain);
                 let end = Effect::Arm(Deadline::End, END_WITHIN);
                 self.enter(State::Killing, cut.into_iter().chain([Effect::Kill, end]))
             }
             (Deadline::End, State::Killing) => self.exit(Exit::System),
-            (Deadline::Verdict, State::Concluding) => self.exit(self.verdict()),
-            (Deadline::Handover, State::HandingOver) => self.exit(self.exit),
+            (Deadline::Verdict, State::Concluding) => self.hand_over(),
+            (Deadline::Handover, State::HandingOver) => self.exit(self.verdict()),
             _ => Vec::new(),
         }
     }
@@ -280,7 +288,7 @@ impl Supervisor {
             // To start unguarded could destroy what the guard is there for.
             (Task::Guard, State::Guarding) => self.exit(Exit::Bug),
             (Task::Drain, _) => self.drain_ended(Verdict::LeftToServer),
-            (Task::Handover, State::HandingOver) => self.exit(self.exit),
+            (Task::Handover, State::HandingOver) => self.exit(self.verdict()),
             _ => Vec::new(),
         }
     }

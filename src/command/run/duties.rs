@@ -30,6 +30,9 @@ pub trait Duties: Send + Sync + 'static {
 pub struct Start {
     /// What the server is to read on standard input after its file and arguments.
     pub input: Option<Secret>,
+    /// The variables of our environment that are not for the server: secrets, which anybody who can look at the process
+    /// could read.
+    pub withheld: &'static [&'static str],
 }
 
 /// Tells a drain that nobody waits for it any longer.

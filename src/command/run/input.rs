@@ -14,7 +14,8 @@ const DEFAULT_PORT: u16 = 6379;
 
 /// Everything that the text is made of.
 pub(super) struct Input<'p> {
-    pub(super) config: &'p ServerConfig,
+    /// What its configuration says: that stays.
+    pub(super) given: &'p ServerConfig,
     pub(super) version: Option<Version>,
     pub(super) credentials: &'p Credentials,
     pub(super) ip: Option<IpAddr>,
@@ -66,14 +67,14 @@ impl Input<'_> {
         }
         if let Some(password) = &self.credentials.password {
             let is_default = self.credentials.username.as_ref().is_none_or(|name| name == "default");
-            let has_users = self.config.is_given("aclfile") || self.config.is_given("user");
+            let has_users = self.given.is_given("aclfile") || self.given.is_given("user");
             if is_default && !has_users {
                 known.push(("requirepass", password.reveal().to_owned()));
             }
             known.push((PRIMARY_AUTH, password.reveal().to_owned()));
             known.extend(self.credentials.username.as_ref().map(|name| (PRIMARY_USER, name.clone())));
         }
-        known.retain(|(name, _)| !self.config.is_given(name));
+        known.retain(|(name, _)| !self.given.is_given(name));
         known.iter().map(|(name, value)| directive(name, value)).collect()
     }
 }

@@ -219,7 +219,7 @@ impl<D: Duties> Supervision<D> {
         if !text.is_empty() {
             args.push(OsString::from("-"));
         }
-        match Child::start(program, &args, OnOurDeath::Terminate, text.as_bytes()) {
+        match Child::start(program, &args, self.start.withheld, OnOurDeath::Terminate, text.as_bytes()) {
             Ok((server, input)) => {
                 let pid = server.id().map(Pid::as_raw_pid);
                 self.rest.server = Some(server);

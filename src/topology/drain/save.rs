@@ -23,6 +23,8 @@ pub(super) struct Save {
     failures: u32,
     retry_at: Duration,
     pub(super) is_paused: bool,
+    /// The server will never let us save, and this is why.
+    forbidden: Option<String>,
     /// We took the guard of writes away, and owe it.
     owes_guard: bool,
     pub(super) outcome: Option<SaveOutcome>,
@@ -68,6 +70,10 @@ impl Save {
             }
             false => self.retry_at = now + SHORTEST_RETRY,
         }
+    }
+
+    pub(super) fn forbidden(&mut self, why: &str) {
+        self.forbidden = Some(why.to_owned());
     }
 
     pub(super) fn paused(&mut self, paused: bool) {
@@ -120,8 +126,15 @@ impl Drain {
         let begun = *self.save.begun.get_or_insert(now);
         let deadline = if is_last { self.policy.budget.last } else { self.policy.budget.save };
         let aof = own.persistence.aof.filter(|_| self.policy.save == SavePolicy::Auto);
-        let outcome = match self.policy.save {
-            SavePolicy::Never => SaveOutcome::NotWanted,
+        let outcome = match (self.policy.save, &self.save.forbidden) {
+            (SavePolicy::Never, _) => SaveOutcome::NotWanted,
+            (_, Some(why)) => {
+                let changes = own.persistence.changes;
+                self.verdict = Verdict::Unfinished(format!(
+                    "we may not save ({why}): {changes} writes since the last complete save are not on disk"
+                ));
+                SaveOutcome::Unfinished
+            }
             _ if now >= deadline => self.out_of_time(own, aof),
             _ if is_last && !self.save.is_paused && !self.was_refused(self.pause(now)) => {
                 return Some(Step::Own(self.pause(now)));

@@ -47,6 +47,7 @@ pub use dns::{Answer, Dns, DnsServer, Fault, RecordType, Transport};
 pub use ended::Ended;
 pub use fill::fill;
 pub use pod::Pod;
+pub use proc::{resident_memory, time_on_core};
 pub use process::{die_with_parent, from_a_bad_parent, run};
 pub use redis;
 pub use rolling::{Leave, PodRestart, Ready, Rolling, restart_pod, rolling_restart};

@@ -4,12 +4,25 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::wait_for;
 
 const GONE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long the process was on a core, to the nanosecond; it has one thread. See `/proc/PID/schedstat` in proc(5).
+pub fn time_on_core(pid: u32) -> Result<Duration> {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
+    Ok(Duration::from_nanos(text.split(' ').next().unwrap_or_default().parse()?))
+}
+
+/// How much of the process is in memory, in bytes.
+pub fn resident_memory(pid: u32) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1_024)
+}
 
 /// Sends the signal; a process that is gone already needs none.
 pub(crate) fn signal(pid: u32, signal: Signal) {

@@ -89,8 +89,8 @@ impl Duties for Script {
     async fn guard(self: Arc<Self>) -> Result<Start, Failure> {
         match self.on("guard") {
             "refuse" => Err(Exit::Refused.saying("it would be unsafe")),
-            "input" => Ok(Start { input: Some(Secret::new("requirepass hunter2\n")) }),
-            "big-input" => Ok(Start { input: Some(Secret::new("x".repeat(1 << 20))) }),
+            "input" => Ok(Start { input: Some(Secret::new("requirepass hunter2\n")), ..Start::default() }),
+            "big-input" => Ok(Start { input: Some(Secret::new("x".repeat(1 << 20))), ..Start::default() }),
             _ => self.act("guard").await.map(|()| Start::default()),
         }
     }

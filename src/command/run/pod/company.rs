@@ -1,0 +1,133 @@
+//! What goes on beside a server. A bug in one part ends neither the others nor, for good, that part.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::join3;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::Pod;
+use crate::command::probe::OwnHealth;
+use crate::command::run::watch::Watch;
+use crate::command::run::{aof, guard, join};
+use crate::exit;
+use crate::observer::Observer;
+use crate::topology::probe::Life;
+use crate::topology::supervise::State;
+
+/// What is waited before a part with a bug is begun again: it may be one that strikes at once.
+const PAUSE: Duration = Duration::from_secs(1);
+
+impl Pod {
+    /// Goes on until it is dropped.
+    pub(super) async fn company(&self, state: watch::Receiver<State>) {
+        let beside = async {
+            // A supervisor that is gone needs no company.
+            if state.clone().wait_for(|state| *state == State::Running).await.is_ok() {
+                join3(
+                    again("watching the server", || self.watch()),
+                    again("paying what the start left to do", || self.pay_debts()),
+                    again("joining the cluster", || self.join_in()),
+                )
+                .await;
+            }
+            pending::<()>().await;
+        };
+        let live = again("telling how far the server is", || self.live(state.clone()));
+        let probes = again("answering probes", || self.answer_probes());
+        join3(live, probes, beside).await;
+    }
+
+    async fn watch(&self) -> Infallible {
+        let watch = Watch {
+            server: self.settings.server(),
+            credentials: &self.settings.credentials,
+            takes_over: self.settings.takes_over,
+            last: &self.last,
+        };
+        watch.run().await
+    }
+
+    async fn pay_debts(&self) {
+        let debts = self.debts.borrow().clone();
+        if let Some((config, disk)) = debts.held_back {
+            guard::release(&mut self.settings.server(), &self.around(), &disk, &config).await;
+        }
+        if debts.append_only {
+            aof::switch_on(&mut self.settings.server()).await;
+        }
+    }
+
+    async fn join_in(&self) {
+        let is_new = self.debts.borrow().is_new;
+        if let (true, Some(reach), Some(desired)) = (is_new, &self.settings.reach, &self.settings.desired) {
+            match Observer::new(reach, desired.shape.members()) {
+                Ok(mut observer) => join::join(&mut observer, desired, self.settings.address).await,
+                Err(failure) => tracing::error!("this node does not look for its cluster: {failure}"),
+            }
+        }
+    }
+
+    async fn answer_probes(&self) {
+        if let Some(admin) = &self.admin {
+            let (server, dir) = (self.settings.server(), self.settings.data_dir.clone());
+            admin.serve(OwnHealth::new(self.life.subscribe(), server, self.settings.policy.cluster, dir)).await;
+        }
+    }
+
+    async fn live(&self, mut state: watch::Receiver<State>) {
+        loop {
+            let now = lived(*state.borrow_and_update());
+            self.life.send_if_modified(|life| now.is_some_and(|now| std::mem::replace(life, now.clone()) != now));
+            if state.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Does a part of it to its end, beginning anew where it has a bug.
+async fn again<F: Future>(what: &str, mut part: impl FnMut() -> F) -> F::Output {
+    loop {
+        match AssertUnwindSafe(part()).catch_unwind().await {
+            Ok(ended) => return ended,
+            Err(panic) => tracing::error!("{what}: {}", exit::bug(&*panic)),
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// What probes are told of a state; none where it changes nothing for them.
+fn lived(state: State) -> Option<Life> {
+    match state {
+        State::Idle | State::Guarding | State::Starting => None,
+        State::Running => Some(Life::Running),
+        State::Draining | State::Stopping | State::Killing => Some(Life::Draining),
+        State::Concluding | State::HandingOver | State::Exited => Some(Life::Ended),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_with_a_bug_is_begun_again_until_it_is_done() {
+        let begun = Cell::new(0);
+        let done = again("counting", || async {
+            begun.set(begun.get() + 1);
+            tokio::task::yield_now().await;
+            match begun.get() {
+                1 => panic!("a bug"),
+                times => times,
+            }
+        });
+        assert_eq!(done.await, 2);
+    }
+}

@@ -1,0 +1,110 @@
+//! What the options of `run` and the server's own configuration come to, checked before anything is begun.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::aof;
+use crate::cli::{Mode, OnPrimaryLost, RunArgs};
+use crate::config::{self, Credentials, Reach};
+use crate::datadir;
+use crate::exit::{Exit, Failure};
+use crate::topology::budget::Budget;
+use crate::topology::desired::DesiredTopology;
+use crate::topology::drain::{DrainPolicy, SavePolicy};
+use crate::topology::identity::PodName;
+use crate::topology::parse::{Arguments, ServerConfig};
+use crate::valkey::Server;
+
+/// What is wanted of a pod, and what is known of it.
+pub(super) struct Settings {
+    pub(super) command: Vec<OsString>,
+    /// What the server will read; none where the command is no server, but something that may start one.
+    pub(super) config: Option<ServerConfig>,
+    pub(super) address: SocketAddr,
+    pub(super) name: Option<PodName>,
+    pub(super) ip: Option<IpAddr>,
+    pub(super) credentials: Credentials,
+    pub(super) policy: DrainPolicy,
+    pub(super) reach: Option<Reach>,
+    /// What the pods are to be; none where there is no cluster, or none that could be found.
+    pub(super) desired: Option<DesiredTopology>,
+    pub(super) takes_over: bool,
+    pub(super) handover_timeout: Duration,
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) port: u16,
+    pub(super) aof: aof::Wish,
+}
+
+impl Settings {
+    /// Checks the options and reads the server's configuration.
+    pub(super) fn new(args: &RunArgs) -> Result<Self, Failure> {
+        let budget = Budget::split(args.end.grace_period, args.end.delay).map_err(|error| Exit::Usage.saying(error))?;
+        tracing::debug!("of the grace period: {budget}");
+        let credentials = Credentials::new(&args.own.credentials)?;
+        let config = read_config(&args.server)?;
+        let in_cluster = args.own.mode == Mode::Cluster && config.as_ref().is_none_or(ServerConfig::cluster_enabled);
+        let port = match &config {
+            Some(config) if config.is_given("port") => config.port(),
+            _ => args.own.port,
+        };
+        let reach = match &args.service {
+            Some(service) => Some(Reach::through(service, &args.find, port, credentials.clone())?),
+            None => None,
+        };
+        let desired = match reach.as_ref().and_then(|reach| reach.cluster.clone()) {
+            Some(cluster) => Some(DesiredTopology { cluster, shape: config::shape(&args.shape)? }),
+            None => None,
+        };
+        let save = match args.end.save.into() {
+            SavePolicy::Auto if args.aof_partial_resync => SavePolicy::Always,
+            other => other,
+        };
+        Ok(Self {
+            command: args.server.clone(),
+            config,
+            address: SocketAddr::new(args.own.pod_ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port),
+            name: args.own.pod_name.as_deref().map(pod_name).transpose()?,
+            ip: args.own.pod_ip,
+            credentials,
+            policy: DrainPolicy { cluster: in_cluster, save, budget, stop: true },
+            reach,
+            desired: desired.filter(|_| in_cluster),
+            takes_over: in_cluster && args.on_primary_lost == OnPrimaryLost::Failover,
+            handover_timeout: args.handover_timeout,
+            data_dir: args.data_dir.clone(),
+            port,
+            aof: aof::Wish { from_rdb: args.aof_from_rdb, partial_resync: args.aof_partial_resync },
+        })
+    }
+
+    /// The server, to be asked.
+    pub(super) fn server(&self) -> Server {
+        Server::at(self.address, self.credentials.clone(), self.policy.cluster)
+    }
+}
+
+fn pod_name(text: &str) -> Result<PodName, Failure> {
+    PodName::new(text).ok_or_else(|| {
+        Exit::Usage.saying(format!("--pod-name {text:?} must consist of letters, digits, dots and dashes"))
+    })
+}
+
+/// What the server will read where the command is one.
+fn read_config(command: &[OsString]) -> Result<Option<ServerConfig>, Failure> {
+    let Some((program, arguments)) = command.split_first() else {
+        return Ok(None);
+    };
+    let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
+    if !["valkey-server", "redis-server"].iter().any(|server| name.ends_with(server)) {
+        return Ok(None);
+    }
+    let arguments = Arguments::parse(arguments);
+    if arguments.stdin {
+        return Err(Exit::Usage.saying(
+            "the server is to read its configuration from standard input, which valkeeper uses itself: name a file instead of -",
+        ));
+    }
+    datadir::read_config(&arguments, &[]).map(Some).map_err(|error| Exit::Usage.because(error))
+}

@@ -1,0 +1,114 @@
+//! Probes over HTTP, over the life of a pod.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use serde_json::Value;
+use testbed::{Ended, Fault, Testbed, Valkey};
+
+use crate::tools::{LIMIT, ask, each, populate, standalone, stopped, supervised, wait_logged};
+
+const PORT: u16 = 8080;
+const PATHS: [(&str, &str); 3] = [("/startupz", "startup"), ("/livez", "liveness"), ("/readyz", "readiness")];
+
+/// The status and the reason; none where nobody listens.
+fn get(bed: &Testbed, path: &str) -> anyhow::Result<(u16, String)> {
+    let mut stream = TcpStream::connect((bed.pod(0).addr(), PORT))?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: pod\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
+    let body: Value = serde_json::from_str(body)?;
+    Ok((head.split(' ').nth(1).unwrap().parse()?, body["reason"].as_str().unwrap_or_default().to_owned()))
+}
+
+#[track_caller]
+fn expect(bed: &Testbed, codes: [u16; 3], unready: &str) {
+    for ((path, _), code) in PATHS.into_iter().zip(codes) {
+        let (status, reason) = get(bed, path).unwrap();
+        assert_eq!(status, code, "{path}: {reason}");
+        assert!(path != "/readyz" || reason.contains(unready), "{path}: {reason}");
+    }
+}
+
+/// What the commands say is what HTTP says.
+#[track_caller]
+fn commands_agree(bed: &Testbed, mode: &str) {
+    for (path, kind) in PATHS {
+        let (status, reason) = get(bed, path).unwrap();
+        let args = ["probe", kind, "--mode", mode, "--timeout", "20s"];
+        let ended = Ended::of(&mut bed.valkeeper_in(0, &args), LIMIT).unwrap();
+        assert_eq!(ended.code == Some(0), status == 200, "{path}: {reason}, {ended}");
+    }
+}
+
+fn listen(bed: &Testbed, args: &[&str]) {
+    let listen = format!("{}:{PORT}", bed.pod(0).addr());
+    bed.pod(0).set_run_args(&[args, &["--listen", &listen]].concat());
+}
+
+#[test]
+fn a_member_is_ready_from_its_first_ok_until_it_drains() {
+    each(Valkey::all(), |valkey| {
+        let bed = supervised(&valkey, &[]).start_servers(false).build().unwrap();
+        listen(&bed, &["--handover-timeout", "50s", "--grace-period", "120s"]);
+        // A new node waits for its first look at its peers.
+        bed.dns().fault_all(Fault::Silent);
+        bed.pod(0).spawn().unwrap();
+        bed.wait_for("probes to be answered", LIMIT, || get(&bed, "/livez").map(Some)).unwrap();
+        expect(&bed, [503, 200, 503], "the server is not started yet");
+        bed.dns().heal_all();
+        bed.pod(0).wait_ready().unwrap();
+        bed.wait_for("the server to have started", LIMIT, || Ok((get(&bed, "/startupz")?.0 == 200).then_some(())))
+            .unwrap();
+        expect(&bed, [200, 200, 503], "the node is blank");
+        commands_agree(&bed, "cluster");
+
+        bed.form(1, 0).unwrap();
+        bed.wait_for("the pod to be ready", LIMIT, || Ok((get(&bed, "/readyz")?.0 == 200).then_some(()))).unwrap();
+        expect(&bed, [200, 200, 200], "");
+        commands_agree(&bed, "cluster");
+
+        testbed::fill(&bed, 0, 1_500, 10).unwrap();
+        ask::<()>(&bed, 0, &["CONFIG", "SET", "rdb-key-save-delay", "1000"]);
+        let started = std::time::Instant::now();
+        bed.pod(0).terminate().unwrap();
+        wait_logged(&bed, 0, "saving: ", LIMIT);
+        expect(&bed, [200, 200, 503], "draining");
+        commands_agree(&bed, "cluster");
+        stopped(&bed, 0, started).expect(0, &["drained: {"]);
+        assert!(get(&bed, "/livez").is_err(), "nobody is left to answer");
+    });
+}
+
+#[test]
+fn a_standalone_server_is_ready_as_soon_as_it_has_its_data() {
+    let bed = standalone(&Valkey::newest(), &[]).start_servers(false).build().unwrap();
+    listen(&bed, &["--mode", "standalone"]);
+    bed.pod(0).start().unwrap();
+    bed.wait_for("the pod to be ready", LIMIT, || Ok((get(&bed, "/readyz")?.0 == 200).then_some(()))).unwrap();
+    populate(&bed, 0, 10, "key");
+    expect(&bed, [200, 200, 200], "");
+    commands_agree(&bed, "standalone");
+    bed.pod(0).pause().unwrap();
+    bed.wait_for("the server's silence to be noticed", LIMIT, || Ok((get(&bed, "/livez")?.0 == 503).then_some(())))
+        .unwrap();
+    bed.pod(0).resume().unwrap();
+    bed.wait_for("the server to live", LIMIT, || Ok((get(&bed, "/livez")?.0 == 200).then_some(()))).unwrap();
+}
+
+#[test]
+fn an_address_that_is_taken_is_told_of_before_the_server_starts() {
+    let bed = standalone(&Valkey::newest(), &[]).start_servers(false).build().unwrap();
+    listen(&bed, &["--mode", "standalone"]);
+    let taken = TcpListener::bind((bed.pod(0).addr(), PORT)).unwrap();
+    bed.pod(0).spawn().unwrap();
+    let status = bed.pod(0).wait_end(Duration::from_secs(20)).unwrap();
+    let log = bed.pod(0).run_log();
+    assert_eq!(status.code(), Some(71), "{log}");
+    assert!(log.contains("cannot listen on") && log.contains("--listen"), "{log}");
+    assert!(!log.contains("starts"), "{log}");
+    drop(taken);
+}
