@@ -55,7 +55,7 @@ fn decision(bed: &Testbed) -> StartDecision {
     let config = read_config(&Arguments::parse(&["--dir", &dir, "--cluster-enabled", "yes"]), b"").unwrap();
     let disk = look(&config).unwrap();
     let heard = heard(bed);
-    let attempts = Attempts { waited: Duration::ZERO, limit: LIMIT, asked: &[] };
+    let attempts = Attempts { waited: Duration::ZERO, limit: LIMIT, asked: &[], runs: false };
     match &disk.nodes_conf {
         NodesConf::Nodes(nodes) => decide(&Former::of(nodes).unwrap(), disk.loaded(&config), &heard, &attempts),
         _ => decide_blank(address(bed, 0), &heard, &attempts),

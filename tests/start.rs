@@ -61,8 +61,13 @@ fn link(up: bool, syncing: bool, down_for: Option<u64>) -> ReplicaLink {
 
 /// A replica of node 1 with 10 keys, whose link broke a second ago.
 fn replica(number: u8) -> NodeReport {
-    let view = [line(1, "master", None, 5, "0-100"), line(number, "myself,slave", Some(1), 5, "")].concat();
-    report(&view, 10, Replication { link: Some(link(false, false, Some(1))), offset: 1000 })
+    let view = [
+        line(1, "master", None, 5, "0-100"),
+        line(number, "myself,slave", Some(1), 5, ""),
+        line(4, "master", None, 6, "101-8000"),
+        line(5, "master", None, 7, "8001-16383"),
+    ];
+    report(&view.concat(), 10, Replication { link: Some(link(false, false, Some(1))), offset: 1000 })
 }
 
 fn with(mut report: NodeReport, change: impl FnOnce(&mut NodeReport)) -> NodeReport {
@@ -97,7 +102,7 @@ fn data(age: u64) -> DataFile {
 }
 
 fn attempts(waited: u64, asked: &[(NodeId, Duration)]) -> Attempts<'_> {
-    Attempts { waited: Duration::from_secs(waited), limit: LIMIT, asked }
+    Attempts { waited: Duration::from_secs(waited), limit: LIMIT, asked, runs: false }
 }
 
 /// The decision at the first look, over data that is ten minutes old.

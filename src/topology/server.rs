@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::electorate::Electorate;
 use super::node::{NodeEntry, NodeId};
 use super::observation::View;
 use super::parse::Replication;
@@ -114,6 +115,11 @@ impl ServerReport {
     /// Whether it is a replica.
     pub fn is_replica(&self) -> bool {
         self.replication.link.is_some()
+    }
+
+    /// Whether so many primaries are up, in its view, that it can be elected in the place of this one.
+    pub fn can_be_elected(&self, dead: Option<NodeId>) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| Electorate::of(&cluster.view, dead).can_elect())
     }
 
     /// The replicas that it knows of, in cluster mode.

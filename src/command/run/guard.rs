@@ -55,6 +55,8 @@ struct Inquiry<'p> {
     found: Option<Found>,
     asked: Vec<(NodeId, Instant)>,
     started: Instant,
+    /// Whether the server runs, held back.
+    runs: bool,
 }
 
 /// Asks around until the server may start; not for longer than the limit.
@@ -84,37 +86,55 @@ pub(super) async fn before_start(guard: &Guard<'_>, disk: &OnDisk, config: &Serv
 /// The server runs held back: goes on asking until a replica has taken over, and then lets the server go.
 ///
 /// It takes no writes and is not copied meanwhile. Where all primaries died at once their votes are needed, which is
-/// why they run at all.
+/// why they run at all. When for as long as a start is held back nobody has held anything better, it is let go as well.
 pub(super) async fn release(server: &mut Server, guard: &Guard<'_>, disk: &OnDisk, config: &ServerConfig) {
     const PATIENT: Duration = Duration::from_secs(30);
     let Ok(mut inquiry) = Inquiry::new(guard, disk, config) else {
         return;
     };
+    inquiry.runs = true;
     let mut told: Option<Instant> = None;
+    let mut alone: Option<Instant> = None;
     loop {
-        let own = super::pod::answer(server).await;
-        if own.is_replica() {
-            let settings = HeldBack::before(config);
-            match server.order(Order::LetGo(settings)).await {
-                Outcome::Done | Outcome::Moot(_) => {
-                    tracing::info!("this node follows the replica that held better data, and is held back no longer");
-                    return;
-                }
-                Outcome::Failed(why) | Outcome::Forbidden(why) => {
-                    tracing::warn!("the server is still held back: {why}")
-                }
+        if super::pod::answer(server).await.is_replica() {
+            if let_go(server, config).await {
+                tracing::info!("this node follows the replica that held better data, and is held back no longer");
+                return;
             }
-        } else if let StartDecision::Ask { replica, address, .. } = inquiry.round().await {
-            inquiry.ask(replica, address).await;
+            sleep(OFTEN).await;
+            continue;
         }
+        let decision = inquiry.round().await;
         if told.is_none_or(|at| at.elapsed() > PATIENT) {
             told = Some(Instant::now());
             tracing::warn!(
-                "this node takes no writes: a replica holds better data and has not taken over yet; see that a majority of \
-                 the primaries is up"
+                "this node takes no writes until a replica that holds better data has taken over ({decision}); see that a \
+                 majority of the primaries is up"
             );
         }
+        match decision {
+            StartDecision::Ask { replica, address, .. } => inquiry.ask(replica, address).await,
+            StartDecision::Go(why) => {
+                let since = *alone.get_or_insert_with(Instant::now);
+                if since.elapsed() >= guard.limit && let_go(server, config).await {
+                    tracing::warn!("this node is held back no longer, and serves what its disk held: {why}");
+                    return;
+                }
+            }
+            StartDecision::Wait(_) | StartDecision::GoHeldBack(_) => alone = None,
+        }
         sleep(OFTEN).await;
+    }
+}
+
+/// Puts the settings back; false where the server does not take them.
+async fn let_go(server: &mut Server, config: &ServerConfig) -> bool {
+    match server.order(Order::LetGo(HeldBack::before(config))).await {
+        Outcome::Done | Outcome::Moot(_) => true,
+        Outcome::Failed(why) | Outcome::Forbidden(why) => {
+            tracing::warn!("the server is still held back: {why}");
+            false
+        }
     }
 }
 
@@ -155,6 +175,7 @@ impl<'p> Inquiry<'p> {
             found: None,
             asked: Vec::new(),
             started: Instant::now(),
+            runs: false,
         })
     }
 
@@ -165,7 +186,8 @@ impl<'p> Inquiry<'p> {
             _ => self.hear().await,
         };
         let asked: Vec<_> = self.asked.iter().map(|(replica, at)| (*replica, at.elapsed())).collect();
-        let attempts = Attempts { waited: self.started.elapsed(), limit: self.guard.limit, asked: &asked };
+        let attempts =
+            Attempts { waited: self.started.elapsed(), limit: self.guard.limit, asked: &asked, runs: self.runs };
         // What was looked at when all this began has grown older since.
         let own = self.data.clone().map(|data| DataFile { age: data.age.map(|age| age + attempts.waited), ..data });
         match &self.former {

@@ -69,6 +69,8 @@ pub(super) struct Debts {
     pub(super) held_back: Option<(ServerConfig, OnDisk)>,
     /// It had no nodes.conf: it is a new node.
     pub(super) is_new: bool,
+    /// Where it notes down what it knows of its cluster.
+    pub(super) nodes_conf: Option<std::path::PathBuf>,
 }
 
 impl Pod {
@@ -138,11 +140,13 @@ impl Pod {
 
     /// Everything that needs a server that answers.
     async fn beside_the_server(&self) {
+        let nodes_conf = self.debts.borrow().nodes_conf.clone();
         let watch = Watch {
             server: self.server(),
             credentials: &self.credentials,
             takes_over: self.takes_over,
             last: &self.last,
+            nodes_conf: nodes_conf.as_deref(),
         };
         let pay = async {
             let debts = self.debts.borrow().clone();
@@ -212,7 +216,8 @@ impl Duties for Pod {
         let follows = self.aof.partial_resync && guard::follows_somebody(&self.around(), &disk).await;
         let append_only = self.aof.starts_from_rdb(&config, &disk, drained.as_ref(), follows);
         let held_back = opened.held_back.then(|| (config.clone(), disk));
-        self.debts.send_replace(Debts { append_only, held_back, is_new });
+        let nodes_conf = self.policy.cluster.then(|| config.nodes_conf());
+        self.debts.send_replace(Debts { append_only, held_back, is_new, nodes_conf });
         let input = Input {
             config: &config,
             version,
