@@ -19,6 +19,8 @@ pub enum Order {
     TakeOverFromDead,
     /// CLIENT PAUSE WRITE for so long.
     PauseWrites(Duration),
+    /// CLIENT PAUSE ALL for so long: nobody is answered, not even who takes it back.
+    PauseAll(Duration),
     /// CONFIG SET stop-writes-on-bgsave-error.
     GuardWrites(bool),
     /// BGSAVE.
@@ -84,6 +86,7 @@ impl fmt::Display for Order {
             Self::TakeOver => f.write_str("take over"),
             Self::TakeOverFromDead => f.write_str("take over from a dead primary"),
             Self::PauseWrites(time) => write!(f, "hold writes back for {} s", time.as_secs()),
+            Self::PauseAll(time) => write!(f, "answer nobody for {} s", time.as_secs()),
             Self::GuardWrites(true) => f.write_str("refuse writes after a failed save"),
             Self::GuardWrites(false) => f.write_str("take writes even after a failed save"),
             Self::Save => f.write_str("save"),

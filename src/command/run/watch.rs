@@ -101,7 +101,7 @@ impl Watch<'_> {
                         }
                     }
                     // A server that throws us out is not asked in a tight loop.
-                    sleep(OFTEN).await;
+                    a_while(changes.as_ref()).await;
                 }
                 None if is_held => told.clear(),
                 None => a_while(changes.as_ref()).await,
