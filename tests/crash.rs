@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use testbed::redis::{Connection, cmd};
-use testbed::{Builder, Mark, Pod, Report, Testbed, Valkey, Writer};
+use testbed::{Builder, Pod, Report, Testbed, Valkey, Writer};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -69,13 +69,18 @@ fn assert_follows(bed: &Testbed, pod: usize) {
     assert!(!primaries.contains(&pod) && primaries.len() == 3, "{}: pod {pod}, {primaries:?}", bed.valkey().version);
 }
 
-/// Writes went on within the limit, whatever else happened since the mark.
+/// While a writer writes: it goes on within the limit after that death, and nothing is lost but what was never sent.
 #[track_caller]
-fn assert_pause(bed: &Testbed, writer: &Writer, since: &Mark, limit: Duration, what: &str) {
-    let report = writer.report_since(since);
-    let gap = report.longest_gap().length;
-    println!("{}: {what}: writes paused for {gap:.1?}", bed.valkey().version);
-    assert!(gap <= limit, "{what}: {report}");
+fn assert_goes_on(bed: &Testbed, limit: Duration, what: &str, death: impl FnOnce()) {
+    let writer = Writer::start(bed).unwrap();
+    go_on(bed, &writer, 100);
+    death();
+    go_on(bed, &writer, 100);
+    let report = writer.stop();
+    let (version, gap) = (&bed.valkey().version, report.longest_gap().length);
+    println!("{version}: {what}: writes paused for {gap:.1?}");
+    assert!(gap <= limit, "{version}: {what}: {report}");
+    assert_kept(bed, &report);
 }
 
 /// Nothing was lost but what was never sent.
@@ -161,29 +166,22 @@ fn writes_go_on_at_once_when_the_server_or_the_pod_of_a_primary_is_killed_and_on
     let _alone = alone();
     for valkey in Valkey::all() {
         let bed = cluster(&valkey, &[]);
-        let writer = Writer::start(&bed).unwrap();
-        go_on(&bed, &writer, 100);
-
-        let mark = writer.mark();
         let primary = a_primary(&bed);
-        bed.pod(primary).kill_server().unwrap();
-        let status = bed.pod(primary).wait_end(LIMIT).unwrap();
-        assert_eq!(status.code(), Some(128 + 9), "{}: {}", valkey.version, bed.pod(primary).run_log());
-        go_on(&bed, &writer, 100);
-        assert_pause(&bed, &writer, &mark, SERVER_DIED, "server killed");
+        assert_goes_on(&bed, SERVER_DIED, "server killed", || {
+            bed.pod(primary).kill_server().unwrap();
+            let status = bed.pod(primary).wait_end(LIMIT).unwrap();
+            assert_eq!(status.code(), Some(128 + 9), "{}: {}", valkey.version, bed.pod(primary).run_log());
+        });
         bed.pod(primary).start().unwrap();
         assert_follows(&bed, primary);
 
-        let mark = writer.mark();
         let primary = bed.primaries().unwrap()[1];
-        bed.pod(primary).kill().unwrap();
-        go_on(&bed, &writer, 100);
-        assert_pause(&bed, &writer, &mark, POD_DIED, "pod killed");
+        assert_goes_on(&bed, POD_DIED, "pod killed", || {
+            bed.pod(primary).kill().unwrap();
+        });
         bed.pod(primary).start().unwrap();
         assert_follows(&bed, primary);
 
-        let report = writer.stop();
-        assert_kept(&bed, &report);
         assert_unmoved_by_what_is_no_death(&bed);
     }
 }
@@ -270,26 +268,22 @@ fn of_two_replicas_one_takes_over_every_time() {
         .build()
         .unwrap();
     bed.form(3, 2).unwrap();
-    let writer = Writer::start(&bed).unwrap();
-    go_on(&bed, &writer, 100);
     for time in 0..10 {
         let primary = bed.primaries().unwrap()[time % 3];
-        let mark = writer.mark();
-        let limit = if time % 2 == 0 {
-            bed.pod(primary).kill().unwrap();
-            POD_DIED
+        let what = format!("of two replicas, time {time}");
+        if time % 2 == 0 {
+            assert_goes_on(&bed, POD_DIED, &what, || {
+                bed.pod(primary).kill().unwrap();
+            });
         } else {
-            bed.pod(primary).kill_server().unwrap();
-            bed.pod(primary).wait_end(LIMIT).unwrap();
-            SERVER_DIED
-        };
-        go_on(&bed, &writer, 50);
-        assert_pause(&bed, &writer, &mark, limit, &format!("of two replicas, time {time}"));
+            assert_goes_on(&bed, SERVER_DIED, &what, || {
+                bed.pod(primary).kill_server().unwrap();
+                bed.pod(primary).wait_end(LIMIT).unwrap();
+            });
+        }
         bed.pod(primary).start().unwrap();
         assert_follows(&bed, primary);
     }
-    let report = writer.stop();
-    assert_kept(&bed, &report);
 }
 
 #[test]
@@ -299,11 +293,13 @@ fn a_primary_without_persistence_that_restarts_at_once_comes_back_as_a_replica_a
         for on_lost in ["failover", "wait"] {
             let bed = cluster(&valkey, &["--on-primary-lost", on_lost]);
             let keys = known_keys(&bed);
-            let writer = Writer::start(&bed).unwrap();
-            go_on(&bed, &writer, 100);
             never_empty(&bed, &keys, || {
                 let primary = bed.primaries().unwrap()[0];
+                let writer = Writer::start(&bed).unwrap();
+                go_on(&bed, &writer, 100);
                 bed.pod(primary).restart_at_once().unwrap();
+                go_on(&bed, &writer, 100);
+                assert_kept(&bed, &writer.stop());
                 assert_follows(&bed, primary);
             });
             assert_all_there(&bed, &keys);
@@ -326,10 +322,6 @@ fn a_primary_without_persistence_that_restarts_at_once_comes_back_as_a_replica_a
                 assert_follows(&bed, primary);
             });
             assert_all_there(&bed, &keys);
-            go_on(&bed, &writer, 100);
-            let report = writer.stop();
-            println!("{} {on_lost}: longest pause {:.1?}", valkey.version, report.longest_gap().length);
-            assert_kept(&bed, &report);
         }
     }
 }
@@ -388,9 +380,12 @@ fn when_all_primaries_die_at_once_their_replicas_take_over_and_nobody_serves_emp
         let keys = known_keys(&bed);
         let primaries = bed.primaries().unwrap();
         never_empty(&bed, &keys, || {
-            for primary in &primaries {
-                bed.pod(*primary).kill().unwrap();
-            }
+            // At once: 8.0 makes no other attempt for four node timeouts once a replica has asked for votes in vain.
+            thread::scope(|scope| {
+                for primary in &primaries {
+                    scope.spawn(|| bed.pod(*primary).kill().unwrap());
+                }
+            });
             let started = Instant::now();
             for primary in &primaries {
                 bed.pod(*primary).spawn().unwrap();

@@ -117,8 +117,9 @@ pub(super) async fn release(server: &mut Server, guard: &Guard<'_>, disk: &OnDis
         if told.is_none_or(|at| at.elapsed() > PATIENT) {
             told = Some(Instant::now());
             tracing::warn!(
-                "this node takes no writes until a replica that holds better data has taken over ({decision}); see that a \
-                 majority of the primaries is up"
+                "this node takes no writes until a replica that holds better data has taken over ({}); see that a \
+                 majority of the primaries is up",
+                decision.reason()
             );
         }
         match decision {

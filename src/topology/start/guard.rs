@@ -236,6 +236,15 @@ impl Better<'_> {
     }
 }
 
+impl StartDecision {
+    /// Why.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Go(reason) | Self::Ask { reason, .. } | Self::Wait(reason) | Self::GoHeldBack(reason) => reason,
+        }
+    }
+}
+
 impl<'h> Outlook<'h> {
     /// What a replica of this node is worth that has loaded its data.
     fn weigh(&mut self, replica: Better<'h>, own: Option<&DataFile>) {
