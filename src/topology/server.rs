@@ -118,8 +118,8 @@ impl ServerReport {
     }
 
     /// Whether so many primaries are up, in its view, that it can be elected in the place of this one.
-    pub fn can_be_elected(&self, dead: Option<NodeId>) -> bool {
-        self.cluster.as_ref().is_some_and(|cluster| Electorate::of(&cluster.view, dead).can_elect())
+    pub fn can_be_elected(&self, dead: Option<NodeId>, gone: &[NodeId]) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| Electorate::of(&cluster.view, dead, gone).can_elect())
     }
 
     /// The replicas that it knows of, in cluster mode.

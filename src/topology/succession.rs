@@ -64,8 +64,16 @@ fn holds_copy(primary: NodeId, ago: Duration, report: &ServerReport) -> bool {
 }
 
 impl Succession {
-    /// What comes next, `now` after the primary was found dead, given what this replica and its siblings say.
-    pub fn next(&mut self, now: Duration, primary: NodeId, own: &ServerReport, siblings: &[Peer]) -> Claim {
+    /// What comes next, `now` after the primary was found dead, given what this replica and its siblings say, and which
+    /// other primaries are known to be gone.
+    pub fn next(
+        &mut self,
+        now: Duration,
+        primary: NodeId,
+        own: &ServerReport,
+        siblings: &[Peer],
+        gone: &[NodeId],
+    ) -> Claim {
         let Some(id) = own.id() else {
             return Claim::Leave("the server is in no cluster");
         };
@@ -84,7 +92,7 @@ impl Succession {
         let Some(rank) = heirs.iter().position(|heir| *heir == id) else {
             return Claim::Leave("its copy is not whole and fresh, or it is leaving");
         };
-        let electorate = own.cluster.as_ref().map(|cluster| Electorate::of(&cluster.view, Some(primary)));
+        let electorate = own.cluster.as_ref().map(|cluster| Electorate::of(&cluster.view, Some(primary), gone));
         let Some(electorate) = electorate.filter(|electorate| electorate.can_elect()) else {
             return Claim::Wait(AGAIN);
         };

@@ -122,7 +122,8 @@ impl Watch<'_> {
             let others = own.cluster.iter().flat_map(|cluster| cluster.view.others());
             let asked = others.filter(|entry| entry.role == Role::Replica(Some(dead.id))).collect();
             let peers = ask(&mut siblings, asked, self.credentials).await;
-            match succession.next(started.elapsed(), dead.id, &own, &peers) {
+            let gone = gone(&own).await;
+            match succession.next(started.elapsed(), dead.id, &own, &peers, &gone) {
                 Claim::TakeOver => {
                     tracing::warn!("the primary at {} is dead; this replica takes over", dead.address);
                     if let Outcome::Failed(why) | Outcome::Forbidden(why) =
@@ -203,7 +204,10 @@ pub(super) async fn hand_over_from_dead(last: Option<ServerReport>, credentials:
             tracing::warn!("the server has ended and no replica holds a fresh copy: nobody is asked to take over");
             return;
         };
-        if !heir.can_be_elected(Some(dead)) {
+        let is_due = asked_at.is_none_or(|at| at.elapsed() >= attempt(attempts));
+        if !is_due {
+            // The attempt has its time.
+        } else if !heir.can_be_elected(Some(dead), &gone(heir).await) {
             if started.elapsed() >= VOTERS_WITHIN && attempts == 0 {
                 tracing::warn!(
                     "the server has ended and {} cannot be elected, as most primaries are down; it is asked again before \
@@ -212,7 +216,7 @@ pub(super) async fn hand_over_from_dead(last: Option<ServerReport>, credentials:
                 );
                 return;
             }
-        } else if asked_at.is_none_or(|at| at.elapsed() >= attempt(attempts)) {
+        } else {
             let outcome = match replicas.get_mut(&peer.label.address) {
                 Some(server) => server.order(Order::TakeOverFromDead).await,
                 None => return,
@@ -228,6 +232,21 @@ pub(super) async fn hand_over_from_dead(last: Option<ServerReport>, credentials:
         }
         sleep(OFTEN).await;
     }
+}
+
+/// The primaries that are dead for certain, of those that could vote. To be elected takes them.
+async fn gone(replica: &ServerReport) -> Vec<NodeId> {
+    let entries = replica.cluster.iter().flat_map(|cluster| cluster.view.others());
+    let voters = entries.filter(|entry| entry.role.is_primary() && !entry.slots.is_empty());
+    let asked = voters
+        .filter_map(labelled_with_bus)
+        .map(|(id, address, bus_port)| async move { Lifeline::is_dead(address, bus_port).await.then_some(id) });
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
+fn labelled_with_bus(entry: &NodeEntry) -> Option<(NodeId, SocketAddr, u16)> {
+    let (id, Label { address, .. }) = labelled(entry)?;
+    Some((id, address, entry.bus_port))
 }
 
 /// Asks nodes, all at once and briefly: whoever does not answer now is not the heir.

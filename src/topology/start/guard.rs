@@ -118,6 +118,8 @@ struct Outlook<'h> {
     doubtful: Vec<String>,
     /// Why the others do not count.
     worse: Vec<String>,
+    /// Where surely nobody is.
+    absent: BTreeSet<SocketAddr>,
 }
 
 impl Former {
@@ -176,7 +178,7 @@ pub fn decide(former: &Former, own: Option<&DataFile>, heard: &[Heard], attempts
         ));
     }
     let own = own.filter(|data| !data.empty);
-    let mut outlook = Outlook::default();
+    let mut outlook = Outlook { absent: absent(heard), ..Outlook::default() };
     let mut answered = BTreeSet::new();
     for (address, report) in reports(heard) {
         answered.insert(report.id());
@@ -195,7 +197,7 @@ pub fn decide(former: &Former, own: Option<&DataFile>, heard: &[Heard], attempts
 /// What to do before a node with an empty disk is started at an address. Replication goes by address and not by id: a
 /// replica whose primary was here before would copy the empty server.
 pub fn decide_blank(own: SocketAddr, heard: &[Heard], attempts: &Attempts<'_>) -> StartDecision {
-    let mut outlook = Outlook::default();
+    let mut outlook = Outlook { absent: absent(heard), ..Outlook::default() };
     for Heard { address, said } in heard {
         match said {
             Said::Report(report) => {
@@ -216,12 +218,15 @@ pub fn decide_blank(own: SocketAddr, heard: &[Heard], attempts: &Attempts<'_>) -
 
 impl Better<'_> {
     /// Who can elect it; its primary only if that one `runs`.
-    fn electorate(&self, runs: bool) -> Electorate {
+    fn electorate(&self, runs: bool, absent: &BTreeSet<SocketAddr>) -> Electorate {
         let dead = match self.report.myself().role {
             Role::Replica(primary) if !runs => primary,
             _ => None,
         };
-        Electorate::of(&self.report.view, dead)
+        let gone = self.report.view.entries().iter().filter(|entry| {
+            entry.endpoint().is_some_and(|endpoint| absent.contains(&SocketAddr::new(endpoint.ip, endpoint.port)))
+        });
+        Electorate::of(&self.report.view, dead, &gone.map(|entry| entry.id).collect::<Vec<_>>())
     }
 
     /// How long the heirs of other primaries that were started with this one go first.
@@ -316,7 +321,7 @@ impl<'h> Outlook<'h> {
                     id.short()
                 ));
             }
-            let electorate = best.electorate(attempts.runs);
+            let electorate = best.electorate(attempts.runs, &self.absent);
             if !electorate.can_elect() {
                 let reason = format!("{} holds better data and cannot be elected: {electorate}", id.short());
                 return match !attempts.runs && attempts.waited >= VOTERS_WITHIN {
@@ -362,6 +367,10 @@ fn keys(count: u64) -> String {
         1 => "1 key".to_owned(),
         _ => format!("{count} keys"),
     }
+}
+
+fn absent(heard: &[Heard]) -> BTreeSet<SocketAddr> {
+    heard.iter().filter(|heard| matches!(heard.said, Said::Absent)).map(|heard| heard.address).collect()
 }
 
 fn reports(heard: &[Heard]) -> impl Iterator<Item = (SocketAddr, &NodeReport)> {
