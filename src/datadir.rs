@@ -1,5 +1,6 @@
 //! Reads what a server will find when it starts: its configuration and its directory. Changes nothing.
 
+mod changes;
 mod files;
 
 use std::ffi::OsStr;
@@ -13,6 +14,7 @@ use crate::topology::parse::{
     AofKind, Arguments, BadLine, RdbHead, ServerConfig, Unreadable, directives, manifest, nodes_conf,
 };
 use crate::topology::start::{DataFile, NodesConf, OnDisk};
+pub use changes::Changes;
 
 /// Why the configuration or the directory cannot be read.
 #[derive(Debug, thiserror::Error)]

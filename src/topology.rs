@@ -6,6 +6,7 @@ pub mod budget;
 pub mod decision;
 pub mod desired;
 pub mod drain;
+pub mod electorate;
 pub mod health;
 pub mod identity;
 pub mod island;

@@ -1,10 +1,13 @@
 //! The guarded start over what a real primary left on its disk, with what its real replica says.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use testbed::redis::cmd;
-use testbed::{Testbed, Valkey};
+use testbed::{Server, ServerOptions, Testbed, Valkey};
 use valkeeper::config::Credentials;
 use valkeeper::datadir::{look, read_config};
 use valkeeper::topology::observation::NodeReport;
@@ -55,7 +58,7 @@ fn decision(bed: &Testbed) -> StartDecision {
     let config = read_config(&Arguments::parse(&["--dir", &dir, "--cluster-enabled", "yes"]), b"").unwrap();
     let disk = look(&config).unwrap();
     let heard = heard(bed);
-    let attempts = Attempts { waited: Duration::ZERO, limit: LIMIT, asked: &[] };
+    let attempts = Attempts { waited: Duration::ZERO, limit: LIMIT, asked: &[], runs: false };
     match &disk.nodes_conf {
         NodesConf::Nodes(nodes) => decide(&Former::of(nodes).unwrap(), disk.loaded(&config), &heard, &attempts),
         _ => decide_blank(address(bed, 0), &heard, &attempts),
@@ -67,15 +70,17 @@ fn heard(bed: &Testbed) -> Vec<Heard> {
     vec![Heard { address: address(bed, 1), said }]
 }
 
+/// It would be asked, were anybody left to elect it.
 #[track_caller]
-fn assert_asks_the_replica(bed: &Testbed) {
+fn assert_knows_who_holds_better_data(bed: &Testbed) {
     let decision = decision(bed);
-    let StartDecision::Ask { replica, address: at, .. } = &decision else { panic!("{decision}") };
-    assert_eq!((*replica, *at), (report(bed, 1).unwrap().id(), address(bed, 1)));
+    let replica = report(bed, 1).unwrap().id();
+    let expected = format!("{} holds better data and cannot be elected: 0 of 1 primaries can vote", replica.short());
+    assert!(matches!(decision, StartDecision::Wait(_)) && decision.reason() == expected, "{decision}");
 }
 
 #[test]
-fn the_replica_of_a_killed_primary_is_asked_until_it_has_taken_over() {
+fn the_replica_of_a_killed_primary_holds_better_data_than_its_disk() {
     for valkey in Valkey::all() {
         let bed = shard(&valkey);
         let offset = report(&bed, 1).unwrap().replication.offset;
@@ -85,10 +90,10 @@ fn the_replica_of_a_killed_primary_is_asked_until_it_has_taken_over() {
             .unwrap();
         assert!(link.down_for.is_some_and(|down_for| down_for < LIMIT), "{}: {link:?}", valkey.version);
         assert!(report(&bed, 1).unwrap().replication.offset >= offset, "{}: the offset stays", valkey.version);
-        assert_asks_the_replica(&bed);
+        assert_knows_who_holds_better_data(&bed);
 
         bed.pod(0).lose_disk().unwrap();
-        assert_asks_the_replica(&bed);
+        assert_knows_who_holds_better_data(&bed);
     }
 }
 
@@ -121,16 +126,78 @@ fn a_promoted_replica_is_seen_to_own_the_slots() {
     for valkey in Valkey::all() {
         let bed = shard(&valkey);
         // The disk of pod 0 as it was left by one that did not live to see it.
-        let before = std::fs::read(bed.pod(0).nodes_conf()).unwrap();
+        let before = fs::read(bed.pod(0).nodes_conf()).unwrap();
         cluster(&bed, 1, &["FAILOVER"]).unwrap();
         bed.wait_for("the replica to take over", LIMIT, || {
             Ok(report(&bed, 1)?.myself().role.is_primary().then_some(()))
         })
         .unwrap();
         bed.pod(0).kill().unwrap();
-        std::fs::write(bed.pod(0).nodes_conf(), before).unwrap();
+        fs::write(bed.pod(0).nodes_conf(), before).unwrap();
         let decision = decision(&bed);
         let said = decision.to_string().contains("owns the slots of this node");
         assert!(matches!(decision, StartDecision::Go(_)) && said, "{}: {decision}", valkey.version);
+    }
+}
+
+/// The pod's disk as a server of this version leaves it that was a primary with a key.
+fn left_behind(bed: &Testbed, valkey: &Valkey) {
+    let options = ServerOptions { valkey: valkey.clone(), config: Vec::new(), ..bed.pod(0).options() };
+    let mut server = Server::start(options).unwrap();
+    server.wait_ready(LIMIT).unwrap();
+    cluster(bed, 0, &["ADDSLOTSRANGE", "0", "16383"]).unwrap();
+    bed.wait_for("the node to take writes", LIMIT, || {
+        Ok(cmd("SET").arg("key").arg("value").exec(&mut bed.connection(0)?).ok())
+    })
+    .unwrap();
+    cmd("SAVE").exec(&mut bed.connection(0).unwrap()).unwrap();
+    server.kill().unwrap();
+}
+
+fn files(bed: &Testbed) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = fs::read_dir(bed.pod(0).dir()).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .filter(|path| path.extension().is_none_or(|end| end != "log"))
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect()
+}
+
+/// `run` does not start the server over this disk, says why and what to do, and leaves it as it is.
+#[track_caller]
+fn assert_refused(bed: &Testbed, texts: &[&str]) {
+    let before = files(bed);
+    assert!(before.keys().any(|path| path.ends_with("dump.rdb")), "{:?}", before.keys());
+    bed.pod(0).spawn().unwrap();
+    let status = bed.pod(0).wait_end(LIMIT).unwrap();
+    let log = bed.pod(0).run_log();
+    assert_eq!(status.code(), Some(76), "{log}");
+    for text in texts {
+        assert!(log.contains(text), "no {text:?} in {log}");
+    }
+    assert!(files(bed) == before, "the disk was touched: {:?}", files(bed).keys());
+}
+
+fn supervised(valkey: &Valkey) -> testbed::Builder {
+    Testbed::builder(valkey).binary(env!("CARGO_BIN_EXE_valkeeper")).supervised(true).start_servers(false)
+}
+
+#[test]
+fn run_starts_no_server_that_would_ignore_delete_or_not_understand_what_is_on_its_disk() {
+    let newest = Valkey::newest();
+    for valkey in Valkey::all() {
+        let bed = supervised(&valkey).config("appendonly", "yes").build().unwrap();
+        left_behind(&bed, &valkey);
+        assert_refused(&bed, &["dump.rdb", "start with no key", "--aof-from-rdb"]);
+
+        let bed = supervised(&valkey).build().unwrap();
+        left_behind(&bed, &valkey);
+        fs::remove_file(bed.pod(0).nodes_conf()).unwrap();
+        assert_refused(&bed, &["nodes.conf", "delete every key", "joins as an empty one"]);
+
+        if valkey.version == "8.0" && newest.version == "9.1" {
+            let bed = supervised(&valkey).build().unwrap();
+            left_behind(&bed, &newest);
+            assert_refused(&bed, &["which Valkey 8.0.", "does not read", "or a newer one"]);
+        }
     }
 }

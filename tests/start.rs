@@ -61,8 +61,13 @@ fn link(up: bool, syncing: bool, down_for: Option<u64>) -> ReplicaLink {
 
 /// A replica of node 1 with 10 keys, whose link broke a second ago.
 fn replica(number: u8) -> NodeReport {
-    let view = [line(1, "master", None, 5, "0-100"), line(number, "myself,slave", Some(1), 5, "")].concat();
-    report(&view, 10, Replication { link: Some(link(false, false, Some(1))), offset: 1000 })
+    let view = [
+        line(1, "master", None, 5, "0-100"),
+        line(number, "myself,slave", Some(1), 5, ""),
+        line(4, "master", None, 6, "101-8000"),
+        line(5, "master", None, 7, "8001-16383"),
+    ];
+    report(&view.concat(), 10, Replication { link: Some(link(false, false, Some(1))), offset: 1000 })
 }
 
 fn with(mut report: NodeReport, change: impl FnOnce(&mut NodeReport)) -> NodeReport {
@@ -97,7 +102,7 @@ fn data(age: u64) -> DataFile {
 }
 
 fn attempts(waited: u64, asked: &[(NodeId, Duration)]) -> Attempts<'_> {
-    Attempts { waited: Duration::from_secs(waited), limit: LIMIT, asked }
+    Attempts { waited: Duration::from_secs(waited), limit: LIMIT, asked, runs: false }
 }
 
 /// The decision at the first look, over data that is ten minutes old.
@@ -265,10 +270,57 @@ fn an_attempt_is_waited_out_before_anybody_is_asked_again() {
     let both = || heard(says(replica(2)), says(replica(3)));
     let decide = |waited, asked: &[(NodeId, Duration)]| decide(&former(), None, &both(), &attempts(waited, asked));
     let ago = Duration::from_millis;
-    let wait = decide(4, &[(id(2), ago(4_900))]);
-    assert!(matches!(wait, StartDecision::Wait(_)) && wait.to_string().contains("02000000"), "{wait}");
-    assert_asks(&decide(5, &[(id(2), ago(5_000))]), 3);
-    assert_asks(&decide(10, &[(id(2), ago(10_000)), (id(3), ago(5_000))]), 2);
+    let waits = |decision: StartDecision, whom: &str| {
+        let said = decision.to_string();
+        assert!(matches!(decision, StartDecision::Wait(_)) && said.contains(whom), "{said}");
+    };
+    waits(decide(1, &[(id(2), ago(900))]), "02000000 was asked");
+    assert_asks(&decide(1, &[(id(2), ago(1_000))]), 3);
+    waits(decide(3, &[(id(2), ago(3_000)), (id(3), ago(1_900))]), "03000000 was asked");
+    assert_asks(&decide(3, &[(id(2), ago(3_000)), (id(3), ago(2_000))]), 2);
+    // On a slow disk every vote takes its time.
+    waits(decide(9, &[(id(2), ago(8_900)), (id(3), ago(7_900)), (id(2), ago(4_900))]), "02000000 was asked");
+}
+
+/// Node 2, whose primary 1 has died, and the primaries 4 and 5, whose bus links are as given.
+fn with_voters(four: &str, five: &str) -> Said {
+    let link = |line: String, state: &str| line.replace("connected", state);
+    let view = [
+        link(line(1, "master", None, 5, "0-100"), "disconnected"),
+        line(2, "myself,slave", Some(1), 5, ""),
+        link(line(4, "master", None, 6, "101-8000"), four),
+        link(line(5, "master", None, 7, "8001-16383"), five),
+    ];
+    says(with(replica(2), |report| report.view = View::new(entries(&view.concat())).unwrap()))
+}
+
+#[test]
+fn a_replica_that_cannot_be_elected_is_not_asked_and_who_can_vote_is_started_held_back() {
+    let decide = |four, five, waited| {
+        let heard = heard(with_voters(four, five), Said::Absent);
+        decide(&former(), None, &heard, &attempts(waited, &[]))
+    };
+    assert_asks(&decide("connected", "connected", 0), 2);
+    for (four, five) in [("disconnected", "connected"), ("connected", "disconnected"), ("disconnected", "disconnected")]
+    {
+        let wait = decide(four, five, 1);
+        assert!(matches!(wait, StartDecision::Wait(_)), "{wait}");
+        let needed = decide(four, five, 2);
+        assert!(matches!(needed, StartDecision::GoHeldBack(_)), "{needed}");
+        assert!(needed.to_string().contains("of 3 primaries can vote, and this one is needed"), "{needed}");
+    }
+}
+
+#[test]
+fn held_back_it_asks_for_as_long_as_it_takes_and_in_its_turn() {
+    let asked: Vec<_> = (0..20).map(|number| (id(2), Duration::from_secs(100 - number * 5))).collect();
+    let runs = |waited: u64, asked| Attempts { runs: true, ..attempts(waited, asked) };
+    let both = heard(with_voters("connected", "connected"), Said::Absent);
+    assert_asks(&decide(&former(), None, &both, &runs(3_600, &asked)), 2);
+    assert_asks(&decide(&former(), None, &both, &runs(0, &[])), 2);
+    let alone = heard(with_voters("disconnected", "disconnected"), Said::Absent);
+    let wait = decide(&former(), None, &alone, &runs(3_600, &asked));
+    assert!(matches!(wait, StartDecision::Wait(_)), "{wait}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::electorate::Electorate;
 use super::node::{NodeEntry, NodeId, Role};
 use super::observation::View;
 use super::parse::Replication;
@@ -138,6 +139,11 @@ impl ServerReport {
     pub fn is_linked_to(&self, node: NodeId) -> bool {
         let entry = self.cluster.as_ref().and_then(|cluster| cluster.view.get(node));
         entry.is_some_and(|entry| entry.connected)
+    }
+
+    /// Whether so many primaries are up, in its view, that it can be elected in the place of this one.
+    pub fn can_be_elected(&self, dead: Option<NodeId>, gone: &[NodeId]) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| Electorate::of(&cluster.view, dead, gone).can_elect())
     }
 
     /// The replicas that it knows of, in cluster mode.

@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::drain::Peer;
+use super::electorate::{self, Electorate, attempt};
 use super::node::{NodeId, Role};
 use super::server::ServerReport;
 
@@ -15,15 +16,16 @@ use super::server::ServerReport;
 const RECENT: Duration = Duration::from_secs(5);
 /// How long the second best waits for the best, and the third for the second.
 const TURN: Duration = Duration::from_millis(300);
+/// How soon to look again.
+const AGAIN: Duration = Duration::from_millis(50);
 /// The other one who may know asks the same heir; asked twice it begins anew.
 const COURTESY: Duration = Duration::from_millis(30);
-/// How long an attempt is given: the server gives a manual failover up after five seconds.
-const ATTEMPT: Duration = Duration::from_secs(6);
 
 /// A replica's own part in it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Succession {
     asked_at: Option<Duration>,
+    attempts: usize,
 }
 
 /// What a replica does about its dead primary.
@@ -37,11 +39,15 @@ pub enum Claim {
     Leave(&'static str),
 }
 
-/// Those that hold what the dead primary had, the best first: the highest offset, ties by id.
-pub fn heirs<'a>(primary: NodeId, replicas: impl IntoIterator<Item = (NodeId, &'a ServerReport)>) -> Vec<NodeId> {
+/// Those that hold what the primary had that was found dead so long ago, the best first: the highest offset, ties by id.
+pub fn heirs<'a>(
+    primary: NodeId,
+    ago: Duration,
+    replicas: impl IntoIterator<Item = (NodeId, &'a ServerReport)>,
+) -> Vec<NodeId> {
     let mut heirs: Vec<_> = replicas
         .into_iter()
-        .filter(|(id, report)| report.id() == Some(*id) && holds_copy(primary, report))
+        .filter(|(id, report)| report.id() == Some(*id) && holds_copy(primary, ago, report))
         .map(|(id, report)| (Reverse(report.replication.offset), id))
         .collect();
     heirs.sort();
@@ -49,19 +55,25 @@ pub fn heirs<'a>(primary: NodeId, replicas: impl IntoIterator<Item = (NodeId, &'
 }
 
 /// Whether this replica's copy is whole and fresh, and it means to stay.
-fn holds_copy(primary: NodeId, report: &ServerReport) -> bool {
+fn holds_copy(primary: NodeId, ago: Duration, report: &ServerReport) -> bool {
     let follows = report.myself().is_some_and(|myself| myself.role == Role::Replica(Some(primary)));
-    let is_whole = report
-        .replication
-        .link
-        .as_ref()
-        .is_some_and(|link| !link.syncing && (link.up || link.down_for.is_some_and(|time| time <= RECENT)));
+    let is_whole = report.replication.link.as_ref().is_some_and(|link| {
+        !link.syncing && (link.up || link.down_for.is_some_and(|time| time <= RECENT.saturating_add(ago)))
+    });
     follows && is_whole && report.loading.is_none() && !report.leaving
 }
 
 impl Succession {
-    /// What comes next, `now` after the primary was found dead, given what this replica and its siblings say.
-    pub fn next(&mut self, now: Duration, primary: NodeId, own: &ServerReport, siblings: &[Peer]) -> Claim {
+    /// What comes next, `now` after the primary was found dead, given what this replica and its siblings say, and which
+    /// other primaries are known to be gone.
+    pub fn next(
+        &mut self,
+        now: Duration,
+        primary: NodeId,
+        own: &ServerReport,
+        siblings: &[Peer],
+        gone: &[NodeId],
+    ) -> Claim {
         let Some(id) = own.id() else {
             return Claim::Leave("the server is in no cluster");
         };
@@ -76,16 +88,22 @@ impl Succession {
             return Claim::Leave("the dead node owned no slots");
         }
         let reports = siblings.iter().filter_map(|peer| Some((peer.id, peer.answer.as_ref().ok()?)));
-        let heirs = heirs(primary, reports.chain([(id, own)]));
+        let heirs = heirs(primary, now, reports.chain([(id, own)]));
         let Some(rank) = heirs.iter().position(|heir| *heir == id) else {
             return Claim::Leave("its copy is not whole and fresh, or it is leaving");
         };
-        let turn = COURTESY + TURN * u32::try_from(rank).unwrap_or(u32::MAX);
+        let electorate = own.cluster.as_ref().map(|cluster| Electorate::of(&cluster.view, Some(primary), gone));
+        let Some(electorate) = electorate.filter(|electorate| electorate.can_elect()) else {
+            return Claim::Wait(AGAIN);
+        };
+        let before = u32::try_from(electorate.before).unwrap_or(u32::MAX);
+        let turn = electorate::TURN.saturating_mul(before) + COURTESY + TURN * u32::try_from(rank).unwrap_or(u32::MAX);
         match self.asked_at {
-            Some(at) if now < at + ATTEMPT => Claim::Wait(Duration::from_millis(50)),
+            Some(at) if now < at + attempt(self.attempts) => Claim::Wait(AGAIN),
             None if now < turn => Claim::Wait(turn - now),
             _ => {
                 self.asked_at = Some(now);
+                self.attempts += 1;
                 Claim::TakeOver
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// How long to wait for a machine's answer.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -38,6 +38,18 @@ impl Lifeline {
                 Ok(0) | Err(_) => return,
             }
         }
+    }
+
+    /// [`Lifeline::is_dead`] of a process whose connection has just been broken: its sockets are closed one after another,
+    /// and its ports need not be the first.
+    pub async fn has_died(client: SocketAddr, bus_port: u16) -> bool {
+        for after in [0, 5, 25, 100] {
+            sleep(Duration::from_millis(after)).await;
+            if Self::is_dead(client, bus_port).await {
+                return true;
+            }
+        }
+        false
     }
 
     /// Whether the process behind these ports is dead for certain: its machine is there and answers that nobody listens

@@ -1,5 +1,6 @@
 //! Before a server starts: whoever holds better data than its disk takes over first.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -55,6 +56,12 @@ struct Inquiry<'p> {
     found: Option<Found>,
     asked: Vec<(NodeId, Instant)>,
     started: Instant,
+    /// Whether the server runs, held back.
+    runs: bool,
+    /// Where replicas have answered.
+    replicas: BTreeSet<SocketAddr>,
+    /// Whether only they are asked: what others say does not matter now, and they may be long in saying it.
+    only_replicas: bool,
 }
 
 /// Asks around until the server may start; not for longer than the limit.
@@ -84,37 +91,90 @@ pub(super) async fn before_start(guard: &Guard<'_>, disk: &OnDisk, config: &Serv
 /// The server runs held back: goes on asking until a replica has taken over, and then lets the server go.
 ///
 /// It takes no writes and is not copied meanwhile. Where all primaries died at once their votes are needed, which is
-/// why they run at all.
+/// why they run at all. When for as long as a start is held back nobody has held anything better, it is let go as well.
 pub(super) async fn release(server: &mut Server, guard: &Guard<'_>, disk: &OnDisk, config: &ServerConfig) {
     const PATIENT: Duration = Duration::from_secs(30);
     let Ok(mut inquiry) = Inquiry::new(guard, disk, config) else {
         return;
     };
+    inquiry.runs = true;
     let mut told: Option<Instant> = None;
+    let mut alone: Option<Instant> = None;
+    let mut silence = Silenced::default();
     loop {
-        let own = super::pod::answer(server).await;
-        if own.is_replica() {
-            let settings = HeldBack::before(config);
-            match server.order(Order::LetGo(settings)).await {
-                Outcome::Done | Outcome::Moot(_) => {
-                    tracing::info!("this node follows the replica that held better data, and is held back no longer");
-                    return;
-                }
-                Outcome::Failed(why) | Outcome::Unanswered(why) | Outcome::Forbidden(why) => {
-                    tracing::warn!("the server is still held back: {why}")
-                }
+        if !silence.lasts() && super::pod::answer(server).await.is_replica() {
+            if let_go(server, config).await {
+                tracing::info!("this node follows the replica that held better data, and is held back no longer");
+                return;
             }
-        } else if let StartDecision::Ask { replica, address, .. } = inquiry.round().await {
-            inquiry.ask(replica, address).await;
+            sleep(OFTEN).await;
+            continue;
         }
+        silence.keep(server).await;
+        // All that were started with this one may be as silent.
+        inquiry.only_replicas = silence.lasts();
+        let decision = inquiry.round().await;
         if told.is_none_or(|at| at.elapsed() > PATIENT) {
             told = Some(Instant::now());
             tracing::warn!(
-                "this node takes no writes: a replica holds better data and has not taken over yet; see that a majority of \
-                 the primaries is up"
+                "this node takes no writes until a replica that holds better data has taken over ({}); see that a \
+                 majority of the primaries is up",
+                decision.reason()
             );
         }
+        match decision {
+            StartDecision::Ask { replica, address, .. } => inquiry.ask(replica, address).await,
+            StartDecision::Go(why) => {
+                let since = *alone.get_or_insert_with(Instant::now);
+                if since.elapsed() >= guard.limit && let_go(server, config).await {
+                    tracing::warn!("this node is held back no longer, and serves what its disk held: {why}");
+                    return;
+                }
+            }
+            StartDecision::Wait(_) | StartDecision::GoHeldBack(_) => alone = None,
+        }
         sleep(OFTEN).await;
+    }
+}
+
+/// Keeps a server that is held back from answering with what it does not hold.
+///
+/// For two seconds after its start it serves nobody (`CLUSTER_WRITABLE_DELAY` in `cluster_legacy.c`), and 9.1 votes no
+/// sooner either: by the time its replica can be elected it would serve. So it answers nobody while that happens. Nor does
+/// it answer us meanwhile, nor apply what its new primary sends: this is done once, and only where it takes so long.
+#[derive(Default)]
+struct Silenced {
+    up_since: Option<Instant>,
+    until: Option<Instant>,
+}
+
+impl Silenced {
+    fn lasts(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Right after the server has answered.
+    async fn keep(&mut self, server: &mut Server) {
+        const AFTER: Duration = Duration::from_millis(1_200);
+        const FOR: Duration = Duration::from_secs(2);
+        let since = *self.up_since.get_or_insert_with(Instant::now);
+        if self.until.is_none() && since.elapsed() >= AFTER {
+            self.until = Some(Instant::now() + FOR);
+            if let Outcome::Failed(why) | Outcome::Forbidden(why) = server.order(Order::PauseAll(FOR)).await {
+                tracing::warn!("the server, which is held back, may be read before a replica has taken over: {why}");
+            }
+        }
+    }
+}
+
+/// Puts the settings back; false where the server does not take them.
+async fn let_go(server: &mut Server, config: &ServerConfig) -> bool {
+    match server.order(Order::LetGo(HeldBack::before(config))).await {
+        Outcome::Done | Outcome::Moot(_) => true,
+        Outcome::Failed(why) | Outcome::Unanswered(why) | Outcome::Forbidden(why) => {
+            tracing::warn!("the server is still held back: {why}");
+            false
+        }
     }
 }
 
@@ -155,6 +215,9 @@ impl<'p> Inquiry<'p> {
             found: None,
             asked: Vec::new(),
             started: Instant::now(),
+            runs: false,
+            replicas: BTreeSet::new(),
+            only_replicas: false,
         })
     }
 
@@ -165,7 +228,8 @@ impl<'p> Inquiry<'p> {
             _ => self.hear().await,
         };
         let asked: Vec<_> = self.asked.iter().map(|(replica, at)| (*replica, at.elapsed())).collect();
-        let attempts = Attempts { waited: self.started.elapsed(), limit: self.guard.limit, asked: &asked };
+        let attempts =
+            Attempts { waited: self.started.elapsed(), limit: self.guard.limit, asked: &asked, runs: self.runs };
         // What was looked at when all this began has grown older since.
         let own = self.data.clone().map(|data| DataFile { age: data.age.map(|age| age + attempts.waited), ..data });
         match &self.former {
@@ -179,11 +243,18 @@ impl<'p> Inquiry<'p> {
         let known = self.former.iter().flat_map(|former| former.replicas.iter().chain(&former.others));
         let known = known.filter_map(|known| known.endpoint).map(|at| SocketAddr::new(at.ip, at.port));
         let found = self.found.iter().flat_map(|found| found.candidates.iter().map(|candidate| candidate.address));
-        let mut addresses: Vec<_> = known.chain(found).filter(|address| *address != self.guard.own).collect();
-        addresses.sort();
-        addresses.dedup();
+        let mut addresses: BTreeSet<_> = known.chain(found).filter(|address| *address != self.guard.own).collect();
+        if self.only_replicas && !self.replicas.is_empty() {
+            addresses.clone_from(&self.replicas);
+        }
         let candidates: Vec<_> = addresses.into_iter().map(|address| Candidate { pod: None, address }).collect();
         let peers = self.fleet.observe(&candidates).await;
+        for peer in &peers {
+            match &peer.answer {
+                Ok(report) if report.replication.link.is_some() => self.replicas.insert(peer.address),
+                _ => self.replicas.remove(&peer.address),
+            };
+        }
         let heard = peers.into_iter().map(|peer| Heard {
             address: peer.address,
             said: match peer.answer {

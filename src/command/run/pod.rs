@@ -2,6 +2,7 @@
 
 mod company;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub(super) struct Debts {
     held_back: Option<(ServerConfig, OnDisk)>,
     /// It had no nodes.conf: it is a new node.
     is_new: bool,
+    /// Where it notes down what it knows of its cluster.
+    nodes_conf: Option<PathBuf>,
 }
 
 impl Pod {
@@ -120,7 +123,8 @@ impl Duties for Pod {
         let follows = self.settings.aof.partial_resync && guard::follows_somebody(&self.around(), &disk).await;
         let append_only = self.settings.aof.starts_from_rdb(&config, &disk, drained.as_ref(), follows);
         let held_back = opened.held_back.then(|| (config.clone(), disk));
-        self.debts.send_replace(Debts { append_only, held_back, is_new });
+        let nodes_conf = self.settings.policy.cluster.then(|| config.nodes_conf());
+        self.debts.send_replace(Debts { append_only, held_back, is_new, nodes_conf });
         let input = Input {
             given,
             version,

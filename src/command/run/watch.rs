@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::future::pending;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -12,7 +14,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::command::drain::labelled;
 use crate::config::Credentials;
+use crate::datadir::Changes;
 use crate::topology::drain::Peer;
+use crate::topology::electorate::attempt;
 use crate::topology::membership::Label;
 use crate::topology::node::{NodeEntry, NodeId, Role};
 use crate::topology::order::Order;
@@ -22,6 +26,8 @@ use crate::valkey::{Lifeline, Outcome, Server};
 
 /// How often the server is asked how it is.
 const OFTEN: Duration = Duration::from_secs(1);
+/// How long a server may go on noting down changes before it is asked: a cluster that forms is one change.
+const SETTLED: Duration = Duration::from_millis(10);
 /// How long a replica's part in a succession goes on before it is left to Valkey's own failover.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a replica may take to answer when its primary has died.
@@ -40,72 +46,84 @@ pub(super) struct Watch<'p> {
     pub(super) takes_over: bool,
     /// Where what it says is kept.
     pub(super) last: &'p LastReport,
+    /// The file that the server replaces when its role changes, or anybody's; none where it is not known.
+    pub(super) nodes_conf: Option<&'p Path>,
 }
 
-/// The primary that is held on to.
+/// The primary that the server follows.
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Primary {
     id: NodeId,
     address: SocketAddr,
     bus_port: u16,
-    lifeline: Lifeline,
 }
 
 impl Watch<'_> {
     /// Goes on until it is dropped.
     pub(super) async fn run(mut self) -> Infallible {
-        let mut primary: Option<Primary> = None;
+        let changes = self.nodes_conf.and_then(|file| match Changes::beside(file) {
+            Ok(changes) => Some(changes),
+            Err(error) => {
+                tracing::debug!("{} cannot be watched: {error}", file.display());
+                None
+            }
+        });
+        let mut follows: Option<Primary> = None;
+        let mut held: Option<(Primary, Lifeline)> = None;
+        let mut told = String::new();
         loop {
+            // A server that does not answer has not changed its primary.
             if let Ok(report) = self.server.report().await {
-                primary = self.hold_on(&report, primary).await;
+                follows = followed(&report).filter(|_| self.takes_over);
                 self.last.send_replace(Some(report));
             }
-            match &primary {
-                Some(held) if timeout(OFTEN, held.lifeline.broken()).await.is_ok() => {
-                    if Lifeline::is_dead(held.address, held.bus_port).await {
-                        self.succeed(held).await;
+            held = match (held, follows) {
+                (Some((before, lifeline)), Some(now)) if before == now => Some((before, lifeline)),
+                (_, Some(now)) => Lifeline::hold(now.address).await.ok().map(|lifeline| (now, lifeline)),
+                (_, None) => None,
+            };
+            let is_held = match &held {
+                Some((_, lifeline)) => tokio::select! {
+                    () = lifeline.broken() => false,
+                    () = a_while(changes.as_ref()) => true,
+                },
+                None => false,
+            };
+            match follows.filter(|_| !is_held) {
+                // It may also have died while nobody held on to it.
+                Some(primary) => {
+                    held = None;
+                    if Lifeline::has_died(primary.address, primary.bus_port).await {
+                        let end = self.succeed(&primary).await;
+                        if end != told {
+                            tracing::info!("the primary at {} was lost: {end}", primary.address);
+                            told = end;
+                        }
                     }
-                    primary = None;
                     // A server that throws us out is not asked in a tight loop.
-                    sleep(OFTEN).await;
+                    a_while(changes.as_ref()).await;
                 }
-                Some(_) => {}
-                None => sleep(OFTEN).await,
+                None if is_held => told.clear(),
+                None => a_while(changes.as_ref()).await,
             }
         }
     }
 
-    /// Holds on to the primary that the server follows by now.
-    async fn hold_on(&self, report: &ServerReport, held: Option<Primary>) -> Option<Primary> {
-        if !self.takes_over {
-            return None;
-        }
-        let Role::Replica(Some(id)) = report.myself()?.role else {
-            return None;
-        };
-        let entry = report.cluster.as_ref()?.view.get(id)?;
-        let (_, Label { address, .. }) = labelled(entry)?;
-        match held {
-            Some(held) if held.id == id && held.address == address => Some(held),
-            _ => {
-                let lifeline = Lifeline::hold(address).await.ok()?;
-                Some(Primary { id, address, bus_port: entry.bus_port, lifeline })
-            }
-        }
-    }
-
-    /// The primary's process is dead: takes over, unless another replica is better.
-    async fn succeed(&mut self, dead: &Primary) {
+    /// The primary's process is dead: takes over, unless another replica is better. Says how it ended.
+    async fn succeed(&mut self, dead: &Primary) -> String {
         let started = Instant::now();
         let mut succession = Succession::default();
         let mut siblings = BTreeMap::new();
         while started.elapsed() < PATIENCE {
-            let Ok(own) = self.server.report().await else {
-                return;
+            let own = match self.server.report().await {
+                Ok(own) => own,
+                Err(silence) => return format!("this replica cannot be asked: it {silence}"),
             };
             let others = own.cluster.iter().flat_map(|cluster| cluster.view.others());
             let asked = others.filter(|entry| entry.role == Role::Replica(Some(dead.id))).collect();
             let peers = ask(&mut siblings, asked, self.credentials).await;
-            match succession.next(started.elapsed(), dead.id, &own, &peers) {
+            let gone = gone(&own).await;
+            match succession.next(started.elapsed(), dead.id, &own, &peers, &gone) {
                 Claim::TakeOver => {
                     tracing::warn!("the primary at {} is dead; this replica takes over", dead.address);
                     if let Outcome::Failed(why) | Outcome::Unanswered(why) | Outcome::Forbidden(why) =
@@ -116,56 +134,119 @@ impl Watch<'_> {
                 }
                 Claim::Wait(time) => sleep(time).await,
                 Claim::Leave(why) => {
-                    tracing::info!("the primary at {} was lost: {why}", dead.address);
-                    return;
+                    self.last.send_replace(Some(own));
+                    return why.to_owned();
                 }
             }
             // Whoever came back meanwhile knows what it has.
             if !Lifeline::is_dead(dead.address, dead.bus_port).await && !own.owns_slots() {
-                tracing::info!("the primary at {} is back before it was replaced", dead.address);
-                return;
+                return "it is back before it was replaced".to_owned();
             }
         }
-        tracing::warn!("no succession within {} s; it is left to Valkey's own failover", PATIENCE.as_secs());
+        format!(
+            "nobody was elected within {} s, which takes a majority of the primaries; Valkey's own failover goes on",
+            PATIENCE.as_secs()
+        )
     }
+}
+
+/// The primary that a replica follows.
+fn followed(report: &ServerReport) -> Option<Primary> {
+    let Role::Replica(Some(id)) = report.myself()?.role else {
+        return None;
+    };
+    let entry = report.cluster.as_ref()?.view.get(id)?;
+    let (_, Label { address, .. }) = labelled(entry)?;
+    Some(Primary { id, address, bus_port: entry.bus_port })
+}
+
+/// Waits until it is time to look again: soon where the server has just noted down a change.
+async fn a_while(changes: Option<&Changes>) {
+    let changed = async {
+        match changes {
+            Some(changes) if changes.next().await.is_ok() => sleep(SETTLED).await,
+            _ => pending().await,
+        }
+    };
+    // Either way it is time.
+    drop(timeout(OFTEN, changed).await);
 }
 
 /// The server has ended by itself: if it was a primary with slots, its heir is asked at once. Over when somebody else
 /// owns them, or nobody can be asked.
 pub(super) async fn hand_over_from_dead(last: Option<ServerReport>, credentials: &Credentials) {
     const OFTEN: Duration = Duration::from_millis(10);
-    const ATTEMPT: Duration = Duration::from_secs(6);
+    /// Where most primaries have died at once, each would wait for the others to come back.
+    const VOTERS_WITHIN: Duration = Duration::from_secs(1);
     let Some(last) = last.filter(ServerReport::owns_slots) else {
         return;
     };
     let Some(dead) = last.id() else {
         return;
     };
+    let started = Instant::now();
     let mut replicas = BTreeMap::new();
-    let mut asked: Option<(NodeId, Instant)> = None;
+    let mut attempts: usize = 0;
+    let mut asked_at: Option<Instant> = None;
     loop {
         let peers = ask(&mut replicas, last.replicas().collect(), credentials).await;
         let reports = || peers.iter().filter_map(|peer| Some((peer.id, peer.answer.as_ref().ok()?)));
-        if let Some((heir, _)) = reports().find(|(_, report)| report.owns_slots()) {
-            let label = peers.iter().find(|peer| peer.id == heir).map(|peer| peer.label.to_string());
-            tracing::info!("{} has taken over", label.unwrap_or_default());
+        if let Some(heir) = peers.iter().find(|peer| peer.answer.as_ref().is_ok_and(ServerReport::owns_slots)) {
+            tracing::info!("{} has taken over", heir.label);
             return;
         }
-        if asked.is_none_or(|(_, at)| at.elapsed() >= ATTEMPT) {
-            let Some(peer) = heirs(dead, reports()).first().and_then(|heir| peers.iter().find(|peer| peer.id == *heir))
-            else {
-                tracing::warn!("no replica holds a fresh copy of this primary: nobody is asked to take over");
+        let heirs = heirs(dead, started.elapsed(), reports());
+        // The next time the next best: the first may have been asked in vain for a reason of its own.
+        let turn = attempts.checked_rem(heirs.len()).and_then(|turn| heirs.get(turn));
+        let Some((peer, heir)) = turn.and_then(|heir| {
+            peers.iter().filter(|peer| peer.id == *heir).find_map(|peer| Some((peer, peer.answer.as_ref().ok()?)))
+        }) else {
+            tracing::warn!("the server has ended and no replica holds a fresh copy: nobody is asked to take over");
+            return;
+        };
+        let is_due = asked_at.is_none_or(|at| at.elapsed() >= attempt(attempts));
+        if !is_due {
+            // The attempt has its time.
+        } else if !heir.can_be_elected(Some(dead), &gone(heir).await) {
+            if started.elapsed() >= VOTERS_WITHIN && attempts == 0 {
+                tracing::warn!(
+                    "the server has ended and {} cannot be elected, as most primaries are down; it is asked again before \
+                     this server starts again",
+                    peer.label
+                );
                 return;
-            };
-            asked = Some((peer.id, Instant::now()));
+            }
+        } else {
             let outcome = match replicas.get_mut(&peer.label.address) {
                 Some(server) => server.order(Order::TakeOverFromDead).await,
                 None => return,
             };
-            tracing::warn!("the server has died; {} is told to take over: {outcome:?}", peer.label);
+            asked_at = Some(Instant::now());
+            attempts += 1;
+            match outcome {
+                Outcome::Done => tracing::warn!("the server has ended; {} is told to take over", peer.label),
+                Outcome::Moot(why) | Outcome::Failed(why) | Outcome::Unanswered(why) | Outcome::Forbidden(why) => {
+                    tracing::warn!("the server has ended, and {} does not take over: {why}", peer.label);
+                }
+            }
         }
         sleep(OFTEN).await;
     }
+}
+
+/// The primaries that are dead for certain, of those that could vote. To be elected takes them.
+async fn gone(replica: &ServerReport) -> Vec<NodeId> {
+    let entries = replica.cluster.iter().flat_map(|cluster| cluster.view.others());
+    let voters = entries.filter(|entry| entry.role.is_primary() && !entry.slots.is_empty());
+    let asked = voters
+        .filter_map(labelled_with_bus)
+        .map(|(id, address, bus_port)| async move { Lifeline::is_dead(address, bus_port).await.then_some(id) });
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
+fn labelled_with_bus(entry: &NodeEntry) -> Option<(NodeId, SocketAddr, u16)> {
+    let (id, Label { address, .. }) = labelled(entry)?;
+    Some((id, address, entry.bus_port))
 }
 
 /// Asks nodes, all at once and briefly: whoever does not answer now is not the heir.

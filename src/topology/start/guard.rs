@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::DataFile;
+use crate::topology::electorate::{self, Electorate, attempt};
 use crate::topology::node::{Endpoint, NodeEntry, NodeId, Role};
 use crate::topology::observation::{NodeReport, Silence};
 use crate::topology::slot::SlotSet;
@@ -63,6 +64,8 @@ pub struct Attempts<'a> {
     pub limit: Duration,
     /// Who was asked, and how long ago; one for each time.
     pub asked: &'a [(NodeId, Duration)],
+    /// Whether the server runs already, held back: it votes, and is held back for as long as it takes.
+    pub runs: bool,
 }
 
 /// What to do before the server is started.
@@ -85,9 +88,14 @@ pub enum StartDecision {
     GoHeldBack(String),
 }
 
-/// The server gives up a manual failover after this time, and to ask again resets the attempt
-/// (`CLUSTER_MF_TIMEOUT` in `cluster_legacy.h`).
-const ATTEMPT: Duration = Duration::from_secs(5);
+/// How long a majority of the primaries is waited for before this one is started to vote. Where most of them have died,
+/// each would wait for the others.
+const VOTERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// How often, and how many times, it is tried at first where the primaries that are to vote have just been started: from
+/// 9.1 on they do not vote in the first two seconds.
+const AT_FIRST: Duration = Duration::from_millis(400);
+const SOON: usize = 10;
 
 /// The age of a broken link is in whole seconds, rounded, and so is that of an RDB file.
 const BLUR: Duration = Duration::from_secs(2);
@@ -110,6 +118,8 @@ struct Outlook<'h> {
     doubtful: Vec<String>,
     /// Why the others do not count.
     worse: Vec<String>,
+    /// Where surely nobody is.
+    absent: BTreeSet<SocketAddr>,
 }
 
 impl Former {
@@ -168,7 +178,7 @@ pub fn decide(former: &Former, own: Option<&DataFile>, heard: &[Heard], attempts
         ));
     }
     let own = own.filter(|data| !data.empty);
-    let mut outlook = Outlook::default();
+    let mut outlook = Outlook { absent: absent(heard), ..Outlook::default() };
     let mut answered = BTreeSet::new();
     for (address, report) in reports(heard) {
         answered.insert(report.id());
@@ -187,7 +197,7 @@ pub fn decide(former: &Former, own: Option<&DataFile>, heard: &[Heard], attempts
 /// What to do before a node with an empty disk is started at an address. Replication goes by address and not by id: a
 /// replica whose primary was here before would copy the empty server.
 pub fn decide_blank(own: SocketAddr, heard: &[Heard], attempts: &Attempts<'_>) -> StartDecision {
-    let mut outlook = Outlook::default();
+    let mut outlook = Outlook { absent: absent(heard), ..Outlook::default() };
     for Heard { address, said } in heard {
         match said {
             Said::Report(report) => {
@@ -204,6 +214,40 @@ pub fn decide_blank(own: SocketAddr, heard: &[Heard], attempts: &Attempts<'_>) -
         }
     }
     outlook.decide(attempts)
+}
+
+impl Better<'_> {
+    /// Who can elect it; its primary only if that one `runs`.
+    fn electorate(&self, runs: bool, absent: &BTreeSet<SocketAddr>) -> Electorate {
+        let dead = match self.report.myself().role {
+            Role::Replica(primary) if !runs => primary,
+            _ => None,
+        };
+        let gone = self.report.view.entries().iter().filter(|entry| {
+            entry.endpoint().is_some_and(|endpoint| absent.contains(&SocketAddr::new(endpoint.ip, endpoint.port)))
+        });
+        Electorate::of(&self.report.view, dead, &gone.map(|entry| entry.id).collect::<Vec<_>>())
+    }
+
+    /// How long the heirs of other primaries that were started with this one go first.
+    fn turn(&self) -> Duration {
+        let Role::Replica(Some(own)) = self.report.myself().role else {
+            return Duration::ZERO;
+        };
+        let voters =
+            self.report.view.entries().iter().filter(|entry| entry.role.is_primary() && !entry.slots.is_empty());
+        let before = voters.filter(|voter| voter.id < own).count();
+        electorate::TURN.saturating_mul(u32::try_from(before).unwrap_or(u32::MAX))
+    }
+}
+
+impl StartDecision {
+    /// Why.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Go(reason) | Self::Ask { reason, .. } | Self::Wait(reason) | Self::GoHeldBack(reason) => reason,
+        }
+    }
 }
 
 impl<'h> Outlook<'h> {
@@ -267,7 +311,7 @@ impl<'h> Outlook<'h> {
             let report = replica.report;
             (times(report.id()), std::cmp::Reverse(report.replication.offset), report.id())
         });
-        let is_over = attempts.waited >= attempts.limit;
+        let is_over = !attempts.runs && attempts.waited >= attempts.limit;
         let [waited, limit] = [attempts.waited, attempts.limit].map(|time| time.as_secs());
         if let Some(best) = best {
             let id = best.report.id();
@@ -277,11 +321,24 @@ impl<'h> Outlook<'h> {
                     id.short()
                 ));
             }
-            let running = attempts.asked.iter().find(|(_, ago)| *ago < ATTEMPT);
-            return match running {
-                Some((asked, ago)) => {
-                    StartDecision::Wait(format!("{} was asked {} s ago to take over", asked.short(), ago.as_secs()))
-                }
+            let electorate = best.electorate(attempts.runs, &self.absent);
+            if !electorate.can_elect() {
+                let reason = format!("{} holds better data and cannot be elected: {electorate}", id.short());
+                return match !attempts.runs && attempts.waited >= VOTERS_WITHIN {
+                    true => StartDecision::GoHeldBack(format!("{reason}, and this one is needed")),
+                    false => StartDecision::Wait(reason),
+                };
+            }
+            if attempts.runs && attempts.waited < best.turn() {
+                return StartDecision::Wait(format!("{} waits for its turn", id.short()));
+            }
+            let patience = match attempts.asked.len() {
+                tries if attempts.runs && tries <= SOON => AT_FIRST,
+                tries => attempt(tries),
+            };
+            let last = attempts.asked.iter().min_by_key(|(_, ago)| *ago);
+            return match last.filter(|(_, ago)| *ago < patience) {
+                Some((asked, _)) => StartDecision::Wait(format!("{} was asked to take over", asked.short())),
                 None => StartDecision::Ask {
                     replica: id,
                     address: best.address,
@@ -310,6 +367,10 @@ fn keys(count: u64) -> String {
         1 => "1 key".to_owned(),
         _ => format!("{count} keys"),
     }
+}
+
+fn absent(heard: &[Heard]) -> BTreeSet<SocketAddr> {
+    heard.iter().filter(|heard| matches!(heard.said, Said::Absent)).map(|heard| heard.address).collect()
 }
 
 fn reports(heard: &[Heard]) -> impl Iterator<Item = (SocketAddr, &NodeReport)> {

@@ -69,10 +69,15 @@ pub(crate) fn working_in(dir: &Path) -> Vec<u32> {
 pub(crate) fn sweep(dir: &Path) -> Result<usize> {
     let found: Vec<u32> = working_in(dir).into_iter().filter(|pid| !is_gone(*pid)).collect();
     found.iter().for_each(|pid| signal(*pid, Signal::KILL));
-    wait_for(&format!("the processes {found:?} to end"), GONE_DEADLINE, || {
-        Ok(found.iter().all(|pid| is_gone(*pid)).then_some(()))
-    })?;
+    wait_gone(&found)?;
     Ok(found.len())
+}
+
+/// Waits until none of these processes is left, nor any port that they held.
+pub(crate) fn wait_gone(pids: &[u32]) -> Result<()> {
+    wait_for(&format!("the processes {pids:?} to end"), GONE_DEADLINE, || {
+        Ok(pids.iter().all(|pid| is_gone(*pid)).then_some(()))
+    })
 }
 
 /// Whether the process has ended, and its ports are free with it: a first thread that has ended leaves a

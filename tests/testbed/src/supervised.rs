@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::Signal;
 
 use crate::answer::{READY, wait_answer};
-use crate::proc::{children, server_under, signal, sweep};
+use crate::proc::{children, server_under, signal, sweep, wait_gone};
 use crate::process::spawn;
 use crate::server::{ServerOptions, tail};
 use crate::wait::wait_for;
@@ -95,13 +95,17 @@ impl Supervised {
     /// SIGKILL to all at once, as when the whole pod dies: `run` cannot react to its server's end, nor
     /// the server to the end of `run`. Says how `run` ended.
     pub(crate) fn kill(&mut self) -> Result<ExitStatus> {
+        let mut killed = Vec::new();
         if self.child.try_wait()?.is_none() {
             let run = self.pid();
             signal(run, Signal::STOP);
-            children(run).into_iter().for_each(|pid| signal(pid, Signal::KILL));
+            killed = children(run);
+            killed.iter().for_each(|pid| signal(*pid, Signal::KILL));
             signal(run, Signal::KILL);
         }
         let status = self.child.wait()?;
+        // One whose first thread has ended has no folder to be found by, and yet its ports.
+        wait_gone(&killed)?;
         // Grandchildren, such as one that saves, and a server whose `run` was gone before.
         sweep(&self.options.dir)?;
         Ok(status)

@@ -43,11 +43,13 @@ impl Pod {
     }
 
     async fn watch(&self) -> Infallible {
+        let nodes_conf = self.debts.borrow().nodes_conf.clone();
         let watch = Watch {
             server: self.settings.server(),
             credentials: &self.settings.credentials,
             takes_over: self.settings.takes_over,
             last: &self.last,
+            nodes_conf: nodes_conf.as_deref(),
         };
         watch.run().await
     }
