@@ -2,12 +2,11 @@
 //!
 //! Nodes count as failed after 15 s, far longer than any test waits, so that Valkey's own failover is not what helps.
 
-use std::fs::{self, File};
-use std::path::PathBuf;
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use testbed::redis::{Connection, cmd};
 use testbed::{Builder, Pod, Report, Testbed, Valkey, Writer};
@@ -314,20 +313,25 @@ fn a_primary_without_persistence_that_restarts_at_once_comes_back_as_a_replica_a
                 let primary = bed.primaries().unwrap()[2];
                 let old = old_rdb(&bed);
                 bed.pod(primary).kill().unwrap();
-                let rdb = bed.pod(primary).dir().join("dump.rdb");
-                fs::copy(old, &rdb).unwrap();
-                let ten_minutes_ago = SystemTime::now() - Duration::from_secs(600);
-                File::options().write(true).open(&rdb).unwrap().set_modified(ten_minutes_ago).unwrap();
+                fs::write(bed.pod(primary).dir().join("dump.rdb"), old).unwrap();
                 bed.pod(primary).spawn().unwrap();
                 assert_follows(&bed, primary);
             });
             assert_all_there(&bed, &keys);
+            for pod in bed.pods() {
+                let left: Vec<String> =
+                    cmd("KEYS").arg(format!("{OLD}*")).query(&mut bed.connection(pod.ordinal()).unwrap()).unwrap();
+                assert!(left.is_empty(), "{}: {} has old keys: {left:?}", valkey.version, pod.name());
+            }
         }
     }
 }
 
-/// An RDB file with one key that nobody has any more.
-fn old_rdb(bed: &Testbed) -> PathBuf {
+/// How keys begin that nobody has any more.
+const OLD: &str = "old:";
+
+/// What an RDB file holds that was written ten minutes ago, with keys of all slots' shards that nobody has any more.
+fn old_rdb(bed: &Testbed) -> Vec<u8> {
     let dir = bed.dir().join("old");
     fs::create_dir_all(&dir).unwrap();
     let options = testbed::ServerOptions {
@@ -335,14 +339,26 @@ fn old_rdb(bed: &Testbed) -> PathBuf {
         addr: bed.subnet().host(220).into(),
         port: 6379,
         dir: dir.clone(),
-        config: vec![("save".to_owned(), "\"\"".to_owned())],
+        config: [("cluster-enabled", "no"), ("rdbchecksum", "no")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec(),
     };
     let mut server = testbed::Server::start(options).unwrap();
     server.wait_ready(LIMIT).unwrap();
     let client = testbed::redis::Client::open(format!("redis://{}:6379", bed.subnet().host(220))).unwrap();
-    cmd("SAVE").exec(&mut client.get_connection().unwrap()).unwrap();
+    let mut connection = client.get_connection().unwrap();
+    for number in 0..60 {
+        cmd("SET").arg(format!("{OLD}{number}")).arg("gone").exec(&mut connection).unwrap();
+    }
+    cmd("SAVE").exec(&mut connection).unwrap();
     server.stop().unwrap();
-    dir.join("dump.rdb")
+    let mut rdb = fs::read(dir.join("dump.rdb")).unwrap();
+    // When it was begun stands in it, as a number of four bytes.
+    let name = b"\xfa\x05ctime\xc2";
+    let at = rdb.windows(name.len()).position(|bytes| bytes == name).unwrap() + name.len();
+    let begun: [u8; 4] = rdb[at..at + 4].try_into().unwrap();
+    rdb[at..at + 4].copy_from_slice(&(u32::from_le_bytes(begun) - 600).to_le_bytes());
+    rdb
 }
 
 #[test]
@@ -408,5 +424,25 @@ fn when_all_primaries_die_at_once_their_replicas_take_over_and_nobody_serves_emp
             })
             .unwrap();
         }
+    }
+}
+
+/// Where there are no other primaries, nobody can elect the heir but the one that died.
+#[test]
+fn in_a_cluster_of_one_shard_the_dead_primary_comes_back_and_votes_for_its_heir() {
+    let _alone = alone();
+    for valkey in Valkey::all() {
+        let args = ["--shards", "1", "--handover-timeout", "5s"];
+        let bed = builder(&valkey, 2).config("cluster-node-timeout", "15000").run_args(&args).build().unwrap();
+        bed.form(1, 1).unwrap();
+        let keys = known_keys(&bed);
+        let primary = a_primary(&bed);
+        never_empty(&bed, &keys, || {
+            bed.pod(primary).kill().unwrap();
+            bed.pod(primary).spawn().unwrap();
+            bed.wait_for("the heir to serve", LIMIT, || Ok((bed.primaries()? == [1 - primary]).then_some(()))).unwrap();
+        });
+        bed.wait_in_sync(LIMIT).unwrap();
+        assert_all_there(&bed, &keys);
     }
 }
