@@ -12,7 +12,7 @@ use valkeeper::topology::server::{Aof, Loading};
 
 use world::{World, id, ms, secs};
 
-const AOF: Aof = Aof { rewriting: false, last_write_ok: true, last_rewrite_ok: true, pending: 0 };
+const AOF: Aof = Aof { incomplete: false, last_write_ok: true, pending: 0 };
 
 fn world(replicas: usize) -> World {
     World::new(replicas, SavePolicy::Auto, 30)
@@ -458,7 +458,7 @@ fn writes_are_held_back_only_for_the_last_copy_and_as_long_as_the_grace_period_l
 #[test]
 fn with_an_append_only_file_nothing_is_saved_beside_it() {
     let mut world = World::standalone(SavePolicy::Auto);
-    world.disk().aof = Some(Aof { rewriting: true, pending: 10, ..AOF });
+    world.disk().aof = Some(Aof { incomplete: true, pending: 10, ..AOF });
     let report = world.play(|world, _| {
         if world.now > secs(2) && world.own.is_ok() {
             world.disk().aof = Some(AOF);

@@ -89,12 +89,11 @@ pub struct Saving {
 /// The state of the append-only file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Aof {
-    /// A rewrite runs or is scheduled. While it is the first one, the server cannot shut down.
-    pub rewriting: bool,
+    /// It is being written for the first time: until then it does not hold everything, and the server does not shut
+    /// down. A later rewrite changes neither.
+    pub incomplete: bool,
     /// `aof_last_write_status:ok`.
     pub last_write_ok: bool,
-    /// `aof_last_bgrewrite_status:ok`.
-    pub last_rewrite_ok: bool,
     /// Bytes not written yet, and fsyncs not done yet.
     pub pending: u64,
 }

@@ -87,7 +87,7 @@ fn change(world: &mut World, event: &Event, healthy: &mut Option<Result<ServerRe
         Event::Child { takes, to_disk } => world.begin_child(ms(*takes), *to_disk),
         Event::OtherChild(other) => disk.other_child = *other,
         Event::AofWriteOk(ok) => {
-            disk.aof = Some(Aof { rewriting: false, last_write_ok: *ok, last_rewrite_ok: true, pending: 0 });
+            disk.aof = Some(Aof { incomplete: false, last_write_ok: *ok, pending: 0 });
         }
         Event::Migrations(migrations) => own.migrations = *migrations,
         Event::Loading(loading) => own.loading = loading.then_some(Loading { done: 0, total: 1, eta: secs(1) }),

@@ -47,7 +47,7 @@ pub(super) async fn switch_on(server: &mut Server) {
     loop {
         let own = super::pod::answer(server).await;
         match own.persistence.aof {
-            Some(aof) if !aof.rewriting => {
+            Some(aof) if !aof.incomplete => {
                 tracing::info!("the append-only file is complete");
                 return;
             }

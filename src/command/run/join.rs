@@ -13,25 +13,28 @@ use crate::topology::observation::Observation;
 use crate::topology::plan;
 use crate::valkey::Outcome;
 
-/// How often to look while there is something to do.
+/// How often to look while there is something to do, and while nothing changes.
 const OFTEN: Duration = Duration::from_millis(500);
+const SELDOM: Duration = Duration::from_secs(5);
 /// How long one look may take.
 const ROUND: Duration = Duration::from_secs(10);
 
 /// Goes on until the node at our address has its place, or had one from the beginning.
 pub(super) async fn join(observer: &mut Observer, desired: &DesiredTopology, own: SocketAddr) {
-    let mut told = String::new();
+    let (mut before, mut pause) = (None, OFTEN);
     loop {
         let observation = observer.round(Instant::now() + ROUND).await;
         if has_place(&observation, own) {
             return;
         }
         let decision = plan(&observation, desired, &Policy { hurry: false });
-        let sentence = decision.to_string();
+        let now = Some((stands(&observation), decision.to_string()));
+        let changed = now != before;
+        pause = if changed { OFTEN } else { (pause * 2).min(SELDOM) };
+        before = now;
         if stands(&observation) {
-            if sentence != told {
-                tracing::info!("joining: {sentence}");
-                told = sentence;
+            if changed {
+                tracing::info!("joining: {decision}");
             }
             if let Decision::Act(stage) = decision {
                 let actions = stage.actions.into_iter().filter(|action| action.address == own).collect();
@@ -47,7 +50,7 @@ pub(super) async fn join(observer: &mut Observer, desired: &DesiredTopology, own
                 }
             }
         }
-        sleep(OFTEN).await;
+        sleep(pause).await;
     }
 }
 

@@ -61,13 +61,7 @@ struct Primary {
 impl Watch<'_> {
     /// Goes on until it is dropped.
     pub(super) async fn run(mut self) -> Infallible {
-        let changes = self.nodes_conf.and_then(|file| match Changes::beside(file) {
-            Ok(changes) => Some(changes),
-            Err(error) => {
-                tracing::debug!("{} cannot be watched: {error}", file.display());
-                None
-            }
-        });
+        let mut changes = self.nodes_conf.map(Changes::of);
         let mut follows: Option<Primary> = None;
         let mut held: Option<(Primary, Lifeline)> = None;
         let mut told = String::new();
@@ -85,7 +79,7 @@ impl Watch<'_> {
             let is_held = match &held {
                 Some((_, lifeline)) => tokio::select! {
                     () = lifeline.broken() => false,
-                    () = a_while(changes.as_ref()) => true,
+                    () = a_while(changes.as_mut()) => true,
                 },
                 None => false,
             };
@@ -101,10 +95,10 @@ impl Watch<'_> {
                         }
                     }
                     // A server that throws us out is not asked in a tight loop.
-                    a_while(changes.as_ref()).await;
+                    a_while(changes.as_mut()).await;
                 }
                 None if is_held => told.clear(),
-                None => a_while(changes.as_ref()).await,
+                None => a_while(changes.as_mut()).await,
             }
         }
     }
@@ -161,12 +155,13 @@ fn followed(report: &ServerReport) -> Option<Primary> {
 }
 
 /// Waits until it is time to look again: soon where the server has just noted down a change.
-async fn a_while(changes: Option<&Changes>) {
+async fn a_while(changes: Option<&mut Changes>) {
     let changed = async {
         match changes {
-            Some(changes) if changes.next().await.is_ok() => sleep(SETTLED).await,
-            _ => pending().await,
+            Some(changes) => changes.next().await,
+            None => pending().await,
         }
+        sleep(SETTLED).await;
     };
     // Either way it is time.
     drop(timeout(OFTEN, changed).await);

@@ -167,7 +167,7 @@ impl Drain {
     ) -> Result<SaveOutcome, Step> {
         if let Some(aof) = aof {
             // As a replica the node keeps receiving; the server writes the rest when it stops.
-            let is_written = aof.last_write_ok && !aof.rewriting && (aof.pending == 0 || !is_last);
+            let is_written = aof.last_write_ok && !aof.incomplete && (aof.pending == 0 || !is_last);
             return match is_written {
                 true => Ok(SaveOutcome::Synced),
                 false if aof.last_write_ok => Err(Step::Wait(Waiting::Syncing, OFTEN)),

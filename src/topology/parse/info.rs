@@ -116,6 +116,7 @@ impl Info {
     pub fn persistence(&self) -> Persistence {
         let number = |name| self.number(name).unwrap_or_default();
         let rewriting = self.is("aof_rewrite_in_progress") || self.is("aof_rewrite_scheduled");
+        let rewritten = self.text("aof_last_bgrewrite_status") == Some("ok");
         Persistence {
             changes: number("rdb_changes_since_last_save"),
             saves: number("rdb_saves"),
@@ -127,9 +128,8 @@ impl Info {
             }),
             last_save_ok: self.text("rdb_last_bgsave_status") == Some("ok"),
             aof: self.is("aof_enabled").then(|| Aof {
-                rewriting,
+                incomplete: number("aof_base_size") == 0 && (rewriting || !rewritten),
                 last_write_ok: self.text("aof_last_write_status") == Some("ok"),
-                last_rewrite_ok: self.text("aof_last_bgrewrite_status") == Some("ok"),
                 pending: number("aof_buffer_length").saturating_add(number("aof_pending_bio_fsync")),
             }),
             other_child: rewriting || self.is("module_fork_in_progress") || self.is("slot_migration_fork_in_progress"),
