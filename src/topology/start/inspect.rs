@@ -127,8 +127,8 @@ impl StartRefusal {
                 data.display()
             ),
             Self::RdbWithoutAof { .. } => {
-                "say `--aof-from-rdb`, and the append-only file is made from the RDB file before \
-                 the start; or set `appendonly no`; or, if the data is not needed, move the RDB file away"
+                "say `--aof-from-rdb`, and the append-only file is made from the RDB file once \
+                 the server runs; or set `appendonly no`; or, if the data is not needed, move the RDB file away"
                     .to_owned()
             }
             Self::AofIgnored { .. } => {
