@@ -9,5 +9,6 @@ pub mod probe;
 pub mod run;
 pub mod status;
 
+mod peers;
 mod progress;
 mod render;

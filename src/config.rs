@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::cli::{CredentialArgs, FindArgs, OwnArgs, ReachArgs, ShapeArgs};
+use crate::cli::{CredentialArgs, FindArgs, ReachArgs, ShapeArgs};
 use crate::exit::{Exit, Failure};
 use crate::topology::desired::Shape;
 use crate::topology::identity::ClusterId;
@@ -89,8 +89,8 @@ impl Reach {
 }
 
 /// Where our own server answers: at the pod's address, else at the loopback one.
-pub fn own_address(args: &OwnArgs) -> SocketAddr {
-    SocketAddr::new(args.pod_ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), args.port)
+pub fn own_address(pod_ip: Option<IpAddr>, port: u16) -> SocketAddr {
+    SocketAddr::new(pod_ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port)
 }
 
 impl Credentials {

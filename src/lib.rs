@@ -7,6 +7,7 @@ pub mod config;
 pub mod datadir;
 pub mod discovery;
 pub mod exit;
+pub mod files;
 pub mod observer;
 pub mod process;
 pub mod telemetry;

@@ -2,26 +2,21 @@
 
 mod keep;
 
-use std::collections::BTreeMap;
 use std::mem::{Discriminant, discriminant};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
+use super::peers::Peers;
 use super::render;
 use crate::cli::{DrainArgs, Mode, Output};
 use crate::config::{Credentials, own_address};
 use crate::exit::{Exit, Failure};
 use crate::topology::budget::Budget;
-use crate::topology::drain::{Drain, DrainPolicy, DrainReport, Peer, Seen, Step, Verdict, Waiting};
-use crate::topology::membership::Label;
-use crate::topology::node::{NodeEntry, NodeId};
+use crate::topology::drain::{Drain, DrainPolicy, DrainReport, Seen, Step, Verdict, Waiting};
 use crate::topology::observation::Silence;
 use crate::topology::order::Order;
-use crate::topology::server::ServerReport;
 use crate::valkey::{Outcome, Server};
 
 use keep::Turn;
@@ -34,7 +29,7 @@ pub async fn run(args: &DrainArgs, stop: impl Future<Output = ()>) -> Result<(),
     let budget = Budget::split(args.end.grace_period, args.end.delay).map_err(|error| Exit::Usage.saying(error))?;
     let in_cluster = args.own.mode == Mode::Cluster;
     let policy = DrainPolicy { cluster: in_cluster, save: args.end.save.into(), budget, stop: false };
-    let mut server = Server::at(own_address(&args.own), credentials.clone(), in_cluster);
+    let mut server = Server::at(own_address(args.own.pod_ip, args.own.port), credentials.clone(), in_cluster);
     if let Err(silence) = server.report().await {
         let exit = match silence {
             Silence::Denied(_) => Exit::Usage,
@@ -62,12 +57,10 @@ pub async fn run(args: &DrainArgs, stop: impl Future<Output = ()>) -> Result<(),
 #[derive(Debug)]
 pub struct Run {
     server: Server,
-    credentials: Credentials,
-    in_cluster: bool,
     drain: Drain,
     started: Instant,
     last: Duration,
-    peers: BTreeMap<SocketAddr, Server>,
+    peers: Peers,
     told: Option<(Discriminant<Waiting>, bool, Instant)>,
     dir: Option<PathBuf>,
 }
@@ -77,12 +70,10 @@ impl Run {
     pub fn new(server: Server, credentials: Credentials, policy: DrainPolicy, started: Instant) -> Self {
         Self {
             server,
-            credentials,
-            in_cluster: policy.cluster,
             drain: Drain::new(policy),
             started,
             last: policy.budget.last,
-            peers: BTreeMap::new(),
+            peers: Peers::new(credentials),
             told: None,
             dir: None,
         }
@@ -101,10 +92,7 @@ impl Run {
                 }
                 Step::Peer(heir, order) => match seen.peers.iter().find(|peer| peer.id == heir) {
                     Some(peer) => {
-                        let outcome = match self.peers.get_mut(&peer.label.address) {
-                            Some(server) => server.order(order).await,
-                            None => Outcome::Failed("it was not asked".to_owned()),
-                        };
+                        let outcome = self.peers.order(peer, order).await;
                         self.note(&peer.label.to_string(), order, outcome);
                     }
                     None => self.drain.answered(self.started.elapsed(), order, Err("it was not asked".to_owned())),
@@ -171,26 +159,11 @@ impl Run {
 
     async fn look(&mut self) -> Seen {
         let own = self.server.report().await;
-        let asked: Vec<(NodeId, Label)> = match &own {
-            Ok(own) => self.drain.asks(own).into_iter().filter_map(labelled).collect(),
-            Err(_) => Vec::new(),
+        let peers = match &own {
+            Ok(own) => self.peers.ask(self.drain.asks(own), None).await,
+            Err(_) => self.peers.ask([], None).await,
         };
-        self.peers.retain(|address, _| asked.iter().any(|(_, label)| label.address == *address));
-        for (_, label) in &asked {
-            self.peers
-                .entry(label.address)
-                .or_insert_with(|| Server::at(label.address, self.credentials.clone(), self.in_cluster));
-        }
-        let answers: BTreeMap<SocketAddr, Result<ServerReport, Silence>> =
-            join_all(self.peers.iter_mut().map(|(address, server)| async { (*address, server.report().await) }))
-                .await
-                .into_iter()
-                .collect();
-        let peers = asked.into_iter().filter_map(|(id, label)| {
-            let answer = answers.get(&label.address)?.clone();
-            Some(Peer { id, label, answer })
-        });
-        Seen { own, peers: peers.collect() }
+        Seen { own, peers }
     }
 
     fn note(&mut self, whom: &str, order: Order, outcome: Outcome) {
@@ -235,11 +208,6 @@ impl Run {
             false => tracing::info!("{waiting}"),
         }
     }
-}
-
-/// A node to be asked, and where.
-pub(super) fn labelled(entry: &NodeEntry) -> Option<(NodeId, Label)> {
-    Some((entry.id, Label::of(entry)?))
 }
 
 fn text(report: &DrainReport) -> String {

@@ -25,7 +25,7 @@ pub async fn run(args: &ProbeArgs) -> Result<(), Failure> {
         Probe::Liveness => Credentials::default(),
         Probe::Startup | Probe::Readiness => Credentials::new(&args.own.credentials)?,
     };
-    let address = own_address(&args.own);
+    let address = own_address(args.own.pod_ip, args.own.port);
     let in_cluster = args.own.mode == Mode::Cluster;
     let server = Server::at(address, credentials, in_cluster).with_patience(args.timeout);
     let mut prober = Prober::new(server, in_cluster, args.data_dir.clone());

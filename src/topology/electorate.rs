@@ -24,7 +24,7 @@ impl Electorate {
     /// The primaries with slots in a replica's view. `dead` does not vote, however lately its link broke; nor do those
     /// that are known to be `gone`, to which the replica's bus seems linked whenever it tries to reach them.
     pub fn of(view: &View, dead: Option<NodeId>, gone: &[NodeId]) -> Self {
-        let voters = || view.entries().iter().filter(|entry| entry.role.is_primary() && !entry.slots.is_empty());
+        let voters = || view.entries().iter().filter(|entry| entry.owns_slots());
         let is_up = |voter: &&NodeEntry| {
             voter.connected && !voter.flags.failed && Some(voter.id) != dead && !gone.contains(&voter.id)
         };

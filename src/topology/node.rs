@@ -109,6 +109,11 @@ impl NodeEntry {
         self.ip.map(|ip| Endpoint { ip, port: self.port, bus_port: self.bus_port })
     }
 
+    /// Whether it is a primary with slots: it has a vote.
+    pub fn owns_slots(&self) -> bool {
+        self.role.is_primary() && !self.slots.is_empty()
+    }
+
     /// The slots it owns, as a set.
     pub fn slot_set(&self) -> SlotSet {
         self.slots.iter().collect()

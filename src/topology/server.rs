@@ -111,7 +111,7 @@ impl ServerReport {
 
     /// Whether it is a primary of the cluster that owns slots.
     pub fn owns_slots(&self) -> bool {
-        self.myself().is_some_and(|myself| myself.role.is_primary() && !myself.slots.is_empty())
+        self.myself().is_some_and(NodeEntry::owns_slots)
     }
 
     /// Whether it is a replica.
@@ -131,7 +131,7 @@ impl ServerReport {
     pub fn voters(&self) -> impl Iterator<Item = &NodeEntry> {
         let own = self.id();
         let entries = self.cluster.as_ref().map(|cluster| cluster.view.entries()).unwrap_or_default();
-        entries.iter().filter(move |entry| Some(entry.id) != own && entry.role.is_primary() && !entry.slots.is_empty())
+        entries.iter().filter(move |entry| Some(entry.id) != own && entry.owns_slots())
     }
 
     /// Whether it has a link to a node, over which it could send its vote.

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use crate::files;
 use crate::topology::drain::DrainReport;
 
 const REPORT: &str = "valkeeper-drain.json";
@@ -35,9 +36,7 @@ impl Turn {
 pub(super) fn report(dir: &Path, report: &DrainReport) {
     let path = dir.join(REPORT);
     let write = || {
-        let unfinished = path.with_extension("json.new");
-        fs::write(&unfinished, serde_json::to_string(report)? + "\n")?;
-        fs::rename(&unfinished, &path)?;
+        files::replace(&path, &(serde_json::to_string(report)? + "\n"))?;
         anyhow::Ok(())
     };
     if let Err(error) = write().with_context(|| format!("cannot keep the report in {}", path.display())) {

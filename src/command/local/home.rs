@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use super::STATEFULSET;
 use super::network::{Network, Prefix};
 use crate::exit::{Exit, Failure};
+use crate::files;
 
 const LOCK: &str = ".valkeeper-local.lock";
 const NODES_CONF: &str = "nodes.conf";
@@ -87,7 +88,7 @@ impl Home {
                 continue;
             };
             let moved = text.replace(&format!(" {from}"), &format!(" {to}"));
-            replace(&file, &moved)
+            files::replace(&file, &moved)
                 .with_context(|| format!("cannot write {}", file.display()))
                 .map_err(|error| Exit::System.because(error))?;
             tracing::debug!("{}: from {from}0 to {to}0", file.display());
@@ -136,13 +137,6 @@ fn network_of(nodes_conf: &str) -> Option<Prefix> {
         fields.next()?.split(',').any(|flag| flag == "myself").then_some(address)
     })?;
     Prefix::of(address.split(':').next()?.parse::<Ipv4Addr>().ok()?)
-}
-
-/// All of it or nothing.
-fn replace(file: &Path, text: &str) -> io::Result<()> {
-    let draft = file.with_extension("moved");
-    fs::write(&draft, text)?;
-    fs::rename(&draft, file)
 }
 
 #[cfg(test)]

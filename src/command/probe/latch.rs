@@ -5,6 +5,8 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
+use crate::files;
+
 const FILE: &str = "valkeeper-ready";
 
 /// Remembers the life, by its run id, that was ready once. A server that is started again has another.
@@ -44,10 +46,7 @@ impl Latch {
     }
 }
 
-/// Whole or not at all: others may be reading.
 fn note(path: &Path, run_id: &str) -> anyhow::Result<()> {
-    let unfinished = path.with_extension("new");
-    fs::write(&unfinished, format!("{run_id}\n"))
-        .and_then(|()| fs::rename(&unfinished, path))
+    files::replace(path, &format!("{run_id}\n"))
         .with_context(|| format!("cannot note in {} that the server was ready", path.display()))
 }

@@ -39,10 +39,6 @@ pub struct Start {
 #[derive(Clone, Debug)]
 pub struct Cut(watch::Receiver<bool>);
 
-/// Nothing but the server: a stop signal is passed on as it is.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Plain;
-
 impl Cut {
     /// One, and what it is given with.
     pub fn new() -> (watch::Sender<bool>, Self) {
@@ -54,23 +50,5 @@ impl Cut {
     pub async fn is_given(&mut self) {
         // Without a sender there is nobody left who waits.
         let _ = self.0.wait_for(|is_given| *is_given).await;
-    }
-}
-
-impl Duties for Plain {
-    async fn guard(self: Arc<Self>) -> Result<Start, Failure> {
-        Ok(Start::default())
-    }
-
-    async fn drain(self: Arc<Self>, _cut: Cut) -> Result<Verdict, Failure> {
-        Ok(Verdict::LeftToServer)
-    }
-
-    async fn hand_over(self: Arc<Self>) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    async fn accompany(self: Arc<Self>, _state: watch::Receiver<State>) -> Result<(), Failure> {
-        Ok(())
     }
 }

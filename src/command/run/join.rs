@@ -64,5 +64,5 @@ fn has_place(observation: &Observation, own: SocketAddr) -> bool {
 
 /// Whether there is a cluster to join: to form one is not for a single node to do.
 fn stands(observation: &Observation) -> bool {
-    observation.reports().any(|(_, report)| report.myself().role.is_primary() && !report.myself().slots.is_empty())
+    observation.reports().any(|(_, report)| report.myself().owns_slots())
 }

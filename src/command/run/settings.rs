@@ -1,7 +1,7 @@
 //! What the options of `run` and the server's own configuration come to, checked before anything is begun.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ impl Settings {
         Ok(Self {
             command: args.server.clone(),
             config,
-            address: SocketAddr::new(args.own.pod_ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port),
+            address: config::own_address(args.own.pod_ip, port),
             name: args.own.pod_name.as_deref().map(pod_name).transpose()?,
             ip: args.own.pod_ip,
             credentials,

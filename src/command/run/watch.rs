@@ -1,7 +1,6 @@
 //! Beside a server that runs: what it last said of itself is kept for the moment when it cannot say any more, and when
 //! it is a replica, its primary is held on to.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::pending;
 use std::net::SocketAddr;
@@ -12,13 +11,12 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::command::drain::labelled;
+use crate::command::peers::Peers;
 use crate::config::Credentials;
 use crate::datadir::Changes;
-use crate::topology::drain::Peer;
 use crate::topology::electorate::attempt;
 use crate::topology::membership::Label;
-use crate::topology::node::{NodeEntry, NodeId, Role};
+use crate::topology::node::{NodeId, Role};
 use crate::topology::order::Order;
 use crate::topology::server::ServerReport;
 use crate::topology::succession::{Claim, Succession, heirs};
@@ -107,15 +105,15 @@ impl Watch<'_> {
     async fn succeed(&mut self, dead: &Primary) -> String {
         let started = Instant::now();
         let mut succession = Succession::default();
-        let mut siblings = BTreeMap::new();
+        let mut siblings = Peers::new(self.credentials.clone());
         while started.elapsed() < PATIENCE {
             let own = match self.server.report().await {
                 Ok(own) => own,
                 Err(silence) => return format!("this replica cannot be asked: it {silence}"),
             };
             let others = own.cluster.iter().flat_map(|cluster| cluster.view.others());
-            let asked = others.filter(|entry| entry.role == Role::Replica(Some(dead.id))).collect();
-            let peers = ask(&mut siblings, asked, self.credentials).await;
+            let asked = others.filter(|entry| entry.role == Role::Replica(Some(dead.id)));
+            let peers = siblings.ask(asked, Some(QUICKLY)).await;
             let gone = gone(&own).await;
             match succession.next(started.elapsed(), dead.id, &own, &peers, &gone) {
                 Claim::TakeOver => {
@@ -150,8 +148,7 @@ fn followed(report: &ServerReport) -> Option<Primary> {
         return None;
     };
     let entry = report.cluster.as_ref()?.view.get(id)?;
-    let (_, Label { address, .. }) = labelled(entry)?;
-    Some(Primary { id, address, bus_port: entry.bus_port })
+    Some(Primary { id, address: Label::of(entry)?.address, bus_port: entry.bus_port })
 }
 
 /// Waits until it is time to look again: soon where the server has just noted down a change.
@@ -180,11 +177,11 @@ pub(super) async fn hand_over_from_dead(last: Option<ServerReport>, credentials:
         return;
     };
     let started = Instant::now();
-    let mut replicas = BTreeMap::new();
+    let mut replicas = Peers::new(credentials.clone());
     let mut attempts: usize = 0;
     let mut asked_at: Option<Instant> = None;
     loop {
-        let peers = ask(&mut replicas, last.replicas().collect(), credentials).await;
+        let peers = replicas.ask(last.replicas(), Some(QUICKLY)).await;
         let reports = || peers.iter().filter_map(|peer| Some((peer.id, peer.answer.as_ref().ok()?)));
         if let Some(heir) = peers.iter().find(|peer| peer.answer.as_ref().is_ok_and(ServerReport::owns_slots)) {
             tracing::info!("{} has taken over", heir.label);
@@ -212,10 +209,7 @@ pub(super) async fn hand_over_from_dead(last: Option<ServerReport>, credentials:
                 return;
             }
         } else {
-            let outcome = match replicas.get_mut(&peer.label.address) {
-                Some(server) => server.order(Order::TakeOverFromDead).await,
-                None => return,
-            };
+            let outcome = replicas.order(peer, Order::TakeOverFromDead).await;
             asked_at = Some(Instant::now());
             attempts += 1;
             match outcome {
@@ -232,36 +226,9 @@ pub(super) async fn hand_over_from_dead(last: Option<ServerReport>, credentials:
 /// The primaries that are dead for certain, of those that could vote. To be elected takes them.
 async fn gone(replica: &ServerReport) -> Vec<NodeId> {
     let entries = replica.cluster.iter().flat_map(|cluster| cluster.view.others());
-    let voters = entries.filter(|entry| entry.role.is_primary() && !entry.slots.is_empty());
+    let voters = entries.filter(|entry| entry.owns_slots());
     let asked = voters
-        .filter_map(labelled_with_bus)
+        .filter_map(|voter| Some((voter.id, Label::of(voter)?.address, voter.bus_port)))
         .map(|(id, address, bus_port)| async move { Lifeline::is_dead(address, bus_port).await.then_some(id) });
     join_all(asked).await.into_iter().flatten().collect()
-}
-
-fn labelled_with_bus(entry: &NodeEntry) -> Option<(NodeId, SocketAddr, u16)> {
-    let (id, Label { address, .. }) = labelled(entry)?;
-    Some((id, address, entry.bus_port))
-}
-
-/// Asks nodes, all at once and briefly: whoever does not answer now is not the heir.
-async fn ask(
-    servers: &mut BTreeMap<SocketAddr, Server>,
-    entries: Vec<&NodeEntry>,
-    credentials: &Credentials,
-) -> Vec<Peer> {
-    let asked: BTreeMap<SocketAddr, (NodeId, Label)> =
-        entries.into_iter().filter_map(labelled).map(|(id, label)| (label.address, (id, label))).collect();
-    servers.retain(|address, _| asked.contains_key(address));
-    for address in asked.keys() {
-        servers.entry(*address).or_insert_with(|| Server::at(*address, credentials.clone(), true));
-    }
-    let answers = join_all(
-        servers.iter_mut().map(|(address, server)| async { (*address, timeout(QUICKLY, server.report()).await) }),
-    );
-    let answers = answers.await.into_iter().filter_map(|(address, answer)| {
-        let (id, label) = asked.get(&address).cloned()?;
-        Some(Peer { id, label, answer: answer.ok()? })
-    });
-    answers.collect()
 }

@@ -234,8 +234,7 @@ impl Better<'_> {
         let Role::Replica(Some(own)) = self.report.myself().role else {
             return Duration::ZERO;
         };
-        let voters =
-            self.report.view.entries().iter().filter(|entry| entry.role.is_primary() && !entry.slots.is_empty());
+        let voters = self.report.view.entries().iter().filter(|entry| entry.owns_slots());
         let before = voters.filter(|voter| voter.id < own).count();
         electorate::TURN.saturating_mul(u32::try_from(before).unwrap_or(u32::MAX))
     }
