@@ -133,8 +133,8 @@ fn heirs_of_primaries_that_died_together_take_turns() {
         seen(replica(2, 100), &lines)
     };
     let claim = |now, own| Succession::default().next(ms(now), id(3), &own, &[], &[]);
-    assert_eq!(claim(30, own("master")), Claim::Wait(ms(100)), "that of node 1 goes first");
-    assert_eq!(claim(130, own("master")), Claim::TakeOver);
+    assert_eq!(claim(30, own("master")), Claim::Wait(ms(250)), "that of node 1 goes first");
+    assert_eq!(claim(280, own("master")), Claim::TakeOver);
     let electorate =
         Electorate::of(own("master,fail").cluster.as_ref().map(|cluster| &cluster.view).unwrap(), None, &[]);
     assert_eq!((electorate.up, electorate.all, electorate.can_elect()), (2, 5, false), "who has failed does not vote");

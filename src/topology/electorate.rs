@@ -39,8 +39,8 @@ impl Electorate {
 }
 
 /// How long the heirs of primaries that died together wait for each other: every primary votes once in an epoch, and two
-/// that ask in the same one may both fail.
-pub const TURN: Duration = Duration::from_millis(100);
+/// that ask in the same one may both fail. 8.0 begins an attempt up to a tenth of a second after it was asked to.
+pub const TURN: Duration = Duration::from_millis(250);
 
 /// How long an attempt to be elected by force is given before the next, the first of them being number 1. Who wins does so
 /// within moments; but on a slow disk every vote takes its time, and from 8.1 on who is asked again begins anew.
