@@ -57,7 +57,7 @@ fn desired(shards: u16, replicas: u16) -> DesiredTopology {
 }
 
 fn decide(observation: &Observation, shards: u16, replicas: u16, hurry: bool) -> Decision {
-    plan(observation, &desired(shards, replicas), &Policy { hurry })
+    plan(observation, &desired(shards, replicas), &Policy { hurry, give_up: None })
 }
 
 fn stage(decision: Decision) -> Stage {

@@ -122,7 +122,7 @@ impl<'d> Run<'d> {
             let asked = Instant::now();
             let observation = observer.round(self.deadline).await;
             let round = asked.elapsed();
-            let decision = plan(&observation, self.desired, &Policy { hurry: true });
+            let decision = plan(&observation, self.desired, &Policy::FORM);
             self.tell(&observation, &decision);
             self.trouble.clone_from(&observation.trouble);
             match &decision {
@@ -243,7 +243,7 @@ async fn give_back(observer: &mut Observer, desired: &DesiredTopology) {
 
 async fn dry_run(observer: &mut Observer, desired: &DesiredTopology, limit: Duration) -> Result<(), Failure> {
     let observation = observer.round(Instant::now() + limit).await;
-    let decision = plan(&observation, desired, &Policy { hurry: true });
+    let decision = plan(&observation, desired, &Policy::FORM);
     if let Decision::Refuse(_) = decision {
         return Err(refused(&decision));
     }

@@ -62,7 +62,7 @@ pub async fn run(args: &LookArgs) -> Result<(), Failure> {
 }
 
 fn next(observation: &Observation, cluster: ClusterId, shape: Shape) -> Decision {
-    plan(observation, &DesiredTopology { cluster, shape }, &Policy { hurry: true })
+    plan(observation, &DesiredTopology { cluster, shape }, &Policy::FORM)
 }
 
 fn text(report: &Health, next: Option<&str>) -> String {

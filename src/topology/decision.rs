@@ -47,6 +47,8 @@ pub enum StageKind {
     Slots,
     /// The others become replicas.
     Replicate,
+    /// Identities that no pod has any more are forgotten.
+    Forget,
     /// Lowered settings are put back.
     Restore,
 }
@@ -84,6 +86,10 @@ pub enum Deed {
     AddSlots(Vec<SlotRange>),
     /// CLUSTER REPLICATE.
     Replicate(NodeId),
+    /// CLUSTER BUMPEPOCH: what it owns from then on stands above whatever anybody claimed before.
+    BumpEpoch,
+    /// CLUSTER FORGET of an identity that will not come back.
+    Forget(NodeId),
 }
 
 /// Why nothing can be done now.
@@ -137,7 +143,12 @@ impl Deed {
             // A bare mark must not take the place of one that holds settings.
             Self::Announce(mark) => mark.forming.is_some() || carried.is_none_or(|own| own.forming.is_none()),
             Self::RestoreTimeout(_) | Self::Restore(..) => now.is_lowered(),
-            Self::SetEpoch(_) | Self::Meet(..) | Self::AddSlots(_) | Self::Replicate(_) => true,
+            Self::SetEpoch(_)
+            | Self::Meet(..)
+            | Self::AddSlots(_)
+            | Self::Replicate(_)
+            | Self::BumpEpoch
+            | Self::Forget(_) => true,
         }
     }
 
@@ -179,6 +190,7 @@ impl fmt::Display for StageKind {
             Self::Meet => "meet",
             Self::Slots => "slots",
             Self::Replicate => "replicate",
+            Self::Forget => "forget",
             Self::Restore => "restore",
         })
     }
@@ -202,6 +214,8 @@ impl fmt::Display for Action {
             Deed::Meet(_, endpoint) => write!(f, "{node} meets {endpoint}"),
             Deed::AddSlots(ranges) => write!(f, "{node} gets the slots {}", ranges.iter().collect::<SlotSet>()),
             Deed::Replicate(primary) => write!(f, "{node} becomes a replica of {}", primary.short()),
+            Deed::BumpEpoch => write!(f, "{node} gets an epoch above all others"),
+            Deed::Forget(id) => write!(f, "{node} forgets {}", id.short()),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::num::NonZeroU16;
 
 use super::identity::ClusterId;
+use super::node::NodeId;
 
 /// The wanted shape of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,15 @@ pub struct Shape {
 pub struct Policy {
     /// Whether settings may be lowered while the whole cluster is empty, to beat the server's rejoin delay.
     pub hurry: bool,
+    /// The lost primary whose data is given up: somebody has said so in as many words.
+    pub give_up: Option<NodeId>,
+}
+
+impl Policy {
+    /// Forms a cluster, or brings one into its shape.
+    pub const FORM: Self = Self { hurry: true, give_up: None };
+    /// Keeps a cluster that stands in its shape.
+    pub const KEEP: Self = Self { hurry: false, give_up: None };
 }
 
 impl Shape {

@@ -56,6 +56,8 @@ fn command(deed: &Deed) -> Cmd {
             &mut command
         }
         Deed::Replicate(primary) => command.arg("REPLICATE").arg(primary.as_str()),
+        Deed::BumpEpoch => command.arg("BUMPEPOCH"),
+        Deed::Forget(id) => command.arg("FORGET").arg(id.as_str()),
     };
     command
 }

@@ -43,7 +43,7 @@ pub(crate) fn slots_against_the_views(
 
 /// Does not look at keys.
 pub(crate) fn replicate_over_keys(observation: &Observation, desired: &DesiredTopology, _: &Policy) -> Decision {
-    plan(&changed(observation, |report| report.keys = 0), desired, &Policy { hurry: false })
+    plan(&changed(observation, |report| report.keys = 0), desired, &Policy::KEEP)
 }
 
 /// Leaves settings lowered.

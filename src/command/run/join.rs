@@ -27,7 +27,7 @@ pub(super) async fn join(observer: &mut Observer, desired: &DesiredTopology, own
         if has_place(&observation, own) {
             return;
         }
-        let decision = plan(&observation, desired, &Policy { hurry: false });
+        let decision = plan(&observation, desired, &Policy::KEEP);
         let now = Some((stands(&observation), decision.to_string()));
         let changed = now != before;
         pause = if changed { OFTEN } else { (pause * 2).min(SELDOM) };

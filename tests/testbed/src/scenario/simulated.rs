@@ -60,7 +60,7 @@ impl Simulated {
 
     fn begin(&mut self, shape: Option<(u16, u16)>) -> Result<Running> {
         self.seed += 1;
-        let (desired, policy, now) = (self.desired(shape)?, Policy { hurry: true }, self.sim.now);
+        let (desired, policy, now) = (self.desired(shape)?, Policy::FORM, self.sim.now);
         self.log.push(format!("{:.1} s  a bootstrap starts", now.as_secs_f64()));
         Ok(Running { process: Bootstrap::new(self.plan, desired, policy, Pace::BRISK, self.seed, now), last: None })
     }

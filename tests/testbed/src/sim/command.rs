@@ -35,6 +35,8 @@ impl Sim {
             }
             Deed::AddSlots(ranges) => self.add_slots(at, ranges)?,
             Deed::Replicate(primary) => self.replicate(at, *primary)?,
+            Deed::BumpEpoch => self.bump_epoch(at),
+            Deed::Forget(id) => self.forget(at, *id)?,
         }
         Ok(())
     }
@@ -86,6 +88,33 @@ impl Sim {
         if server.follows != Some(id) {
             (server.follows, server.synced, server.sync_began) = (Some(id), None, None);
         }
+        self.update_state(at);
+        Ok(())
+    }
+
+    /// CLUSTER BUMPEPOCH.
+    fn bump_epoch(&mut self, at: usize) {
+        let server = &mut self.hosts[at].server;
+        let highest = server.known.iter().map(|known| known.config_epoch).max().unwrap_or(0);
+        let highest = highest.max(server.current_epoch);
+        if server.config_epoch == 0 || server.config_epoch != highest {
+            server.current_epoch = highest + 1;
+            server.config_epoch = server.current_epoch;
+        }
+    }
+
+    /// CLUSTER FORGET.
+    fn forget(&mut self, at: usize, whom: NodeId) -> Result<(), String> {
+        let id = self.ids.iter().position(|id| *id == whom).ok_or("Unknown node")?;
+        let server = &mut self.hosts[at].server;
+        if server.get(id).is_none() {
+            return Err("Unknown node".to_owned());
+        }
+        if server.follows == Some(id) {
+            return Err("Can't forget my primary!".to_owned());
+        }
+        server.known.retain(|known| known.id != Some(id));
+        server.owners.iter_mut().filter(|owner| **owner == Some(id)).for_each(|owner| *owner = None);
         self.update_state(at);
         Ok(())
     }

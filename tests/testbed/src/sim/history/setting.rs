@@ -58,7 +58,7 @@ impl Setting {
         let shape = draw_shape(random, kind);
         let shards = shape.shards.get();
         let desired = DesiredTopology { cluster: ClusterId::new(OURS).expect("a cluster id"), shape };
-        let policy = Policy { hurry: random.u8(..5) > 0 };
+        let policy = Policy { hurry: random.u8(..5) > 0, give_up: None };
         let mut sim = Sim::new(random.u64(..), Pieces::of(&[shards, shards.div_ceil(2), 3, 1]));
         let file = Settings {
             node_timeout: Duration::from_millis(random.choice([15_000, 15_000, 5_000, 2_000, 300]).unwrap_or(15_000)),
