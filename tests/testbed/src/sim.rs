@@ -16,8 +16,12 @@ mod copy;
 mod elect;
 mod form;
 pub mod history;
+pub mod keeper;
+pub mod keeping;
 mod learn;
+pub mod lookout;
 mod message;
+mod migrate;
 mod node;
 mod observe;
 mod pieces;
@@ -196,6 +200,11 @@ impl Sim {
     /// The server that answers at an address.
     pub fn answering(&self, address: IpAddr) -> Option<usize> {
         self.residents.get(number(address)).copied().flatten()
+    }
+
+    /// A number between 0 and 1.
+    fn chance(&mut self) -> f64 {
+        self.random.f64()
     }
 
     fn schedule(&mut self, when: Duration, what: Due) {

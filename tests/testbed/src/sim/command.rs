@@ -33,7 +33,8 @@ impl Sim {
             Deed::RestoreTimeout(timeout) => server.settings.node_timeout = *timeout,
             Deed::SetEpoch(epoch) => self.set_epoch(at, *epoch)?,
             Deed::Meet(id, endpoint) => {
-                let there = self.answering(endpoint.ip).map(|to| self.node_id(self.hosts[to].server.id));
+                let there = self.answering(endpoint.ip).filter(|to| self.can_talk(at, *to));
+                let there = there.map(|to| self.node_id(self.hosts[to].server.id));
                 if there != Some(*id) {
                     return Err("the one to be met does not answer there any more".to_owned());
                 }
@@ -101,7 +102,7 @@ impl Sim {
     }
 
     /// CLUSTER BUMPEPOCH.
-    fn bump_epoch(&mut self, at: usize) {
+    pub(super) fn bump_epoch(&mut self, at: usize) {
         let server = &mut self.hosts[at].server;
         let highest = server.known.iter().map(|known| known.config_epoch).max().unwrap_or(0);
         let highest = highest.max(server.current_epoch);

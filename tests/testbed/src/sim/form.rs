@@ -55,11 +55,10 @@ impl Sim {
         homes.iter().cycle().zip(0..keys).for_each(|(home, _)| server.keys[*home] += 1);
     }
 
-    /// Which of so many shards each piece belongs to.
+    /// Which of so many shards each piece belongs to: where it begins in that shard's share.
     fn owners_by_share(&self, shards: u16) -> Vec<usize> {
-        let shares: Vec<_> =
-            (0..shards).filter_map(|index| self.pieces.set(&[SlotRange::share(index, shards)?])).collect();
-        let owner = |piece: usize| shares.iter().position(|share| *share & (1 << piece) != 0).unwrap_or(0);
-        (0..self.pieces.count()).map(owner).collect()
+        let shares: Vec<_> = (0..shards).filter_map(|index| SlotRange::share(index, shards)).collect();
+        let owner = |first| shares.iter().rposition(|share| share.first() <= first).unwrap_or(0);
+        self.pieces.firsts().map(owner).collect()
     }
 }

@@ -33,6 +33,11 @@ impl Pieces {
         self.ranges.len()
     }
 
+    /// The first slot of each.
+    pub fn firsts(&self) -> impl Iterator<Item = Slot> {
+        self.ranges.iter().map(|range| range.first())
+    }
+
     /// All of them.
     pub fn all(&self) -> PieceSet {
         (0..self.count()).fold(0, |set, piece| set | 1 << piece)
