@@ -12,30 +12,43 @@ use super::observation::NodeReport;
 /// Which nodes belong together.
 #[derive(Clone, Debug)]
 pub struct Islands {
-    /// Each id's way towards the id that stands for its island.
-    parent: BTreeMap<NodeId, NodeId>,
+    /// Who gave a report, ascending.
+    reporters: Vec<NodeId>,
+    /// Who is only known by hearsay, and their places after the reporters.
+    others: BTreeMap<NodeId, usize>,
+    /// Each place's way towards the place that stands for its island.
+    parents: Vec<usize>,
 }
 
 impl Islands {
     /// The islands that these nodes and everybody they know fall into.
     pub fn of<'a>(reports: impl IntoIterator<Item = &'a NodeReport>) -> Self {
-        let mut islands = Self { parent: BTreeMap::new() };
-        for report in reports {
-            islands.parent.entry(report.id()).or_insert(report.id());
-            for other in report.view.others() {
-                islands.join(report.id(), other.id);
+        let mut reports: Vec<&NodeReport> = reports.into_iter().collect();
+        reports.sort_by_key(|report| report.id());
+        reports.dedup_by_key(|report| report.id());
+        let reporters: Vec<NodeId> = reports.iter().map(|report| report.id()).collect();
+        let parents = (0..reporters.len()).collect();
+        let mut islands = Self { reporters, others: BTreeMap::new(), parents };
+        for (from, report) in reports.into_iter().enumerate() {
+            let reporters = std::mem::take(&mut islands.reporters);
+            for (entry, place) in report.view.beside(&reporters, |id| *id).filter(|(entry, _)| entry.is_known()) {
+                let to = place.unwrap_or_else(|| islands.hearsay(entry.id));
+                islands.join(from, to);
             }
+            islands.reporters = reporters;
         }
         islands
     }
 
-    /// The id that stands for the island of this node.
+    /// The id that stands for the island of this node; its own where nobody has heard of it.
     pub fn root(&self, id: NodeId) -> NodeId {
-        let mut at = id;
-        while let Some(next) = self.parent.get(&at).filter(|next| **next != at) {
-            at = *next;
-        }
-        at
+        let place = self.reporters.binary_search(&id).ok().or_else(|| self.others.get(&id).copied());
+        let root = place.map(|place| self.top(place));
+        let named = |root: usize| {
+            let other = || self.others.iter().find(|(_, place)| **place == root).map(|(id, _)| *id);
+            self.reporters.get(root).copied().or_else(other)
+        };
+        root.and_then(named).unwrap_or(id)
     }
 
     /// Whether both are on one island.
@@ -43,10 +56,31 @@ impl Islands {
         self.root(a) == self.root(b)
     }
 
-    fn join(&mut self, a: NodeId, b: NodeId) {
-        let (a, b) = (self.root(a), self.root(b));
-        let (low, high) = (a.min(b), a.max(b));
-        self.parent.insert(low, low);
-        self.parent.insert(high, low);
+    fn hearsay(&mut self, id: NodeId) -> usize {
+        let next = self.parents.len();
+        let place = *self.others.entry(id).or_insert(next);
+        if place == next {
+            self.parents.push(next);
+        }
+        place
+    }
+
+    fn top(&self, place: usize) -> usize {
+        let mut at = place;
+        while let Some(next) = self.parents.get(at).filter(|next| **next != at) {
+            at = *next;
+        }
+        at
+    }
+
+    /// The lower place stands for both: a reporter's, where there is one.
+    fn join(&mut self, a: usize, b: usize) {
+        let (a_top, b_top) = (self.top(a), self.top(b));
+        let (low, high) = (a_top.min(b_top), a_top.max(b_top));
+        for place in [a, b, high] {
+            if let Some(parent) = self.parents.get_mut(place) {
+                *parent = low;
+            }
+        }
     }
 }

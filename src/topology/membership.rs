@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 
+use super::absent::{Absent, absent};
 use super::identity::{ClusterId, Mark, PodName};
 use super::island::Islands;
 use super::node::{NodeEntry, NodeId};
@@ -24,6 +25,10 @@ pub struct Membership<'a> {
     pub silent: Vec<(Label, &'a Silence)>,
     /// Which of the members know each other.
     pub islands: Islands,
+    /// Whom members know and who is none of them.
+    pub absent: BTreeMap<NodeId, Absent>,
+    /// The places of the members, ascending by id.
+    by_id: Vec<(NodeId, usize)>,
     /// Whose members they are.
     pub cluster: ClusterId,
 }
@@ -119,9 +124,11 @@ impl<'a> Membership<'a> {
             }
         }
         settle_names(&mut members, observation);
-        members.sort_by(|a, b| a.rank().cmp(&b.rank()));
-        let islands = Islands::of(members.iter().map(|member| member.report));
-        let mut membership = Self { members, strangers, silent: Vec::new(), islands, cluster: cluster.clone() };
+        let islands = match strangers.is_empty() {
+            true => ties,
+            false => Islands::of(members.iter().map(|member| member.report)),
+        };
+        let mut membership = Self::assemble(members, strangers, islands, cluster);
         membership.silent = observation
             .peers
             .iter()
@@ -131,6 +138,22 @@ impl<'a> Membership<'a> {
         membership
     }
 
+    fn assemble(mut members: Vec<Member<'a>>, strangers: Vec<Stranger>, islands: Islands, cluster: &ClusterId) -> Self {
+        members.sort_by(|a, b| a.rank().cmp(&b.rank()));
+        let mut by_id: Vec<_> = members.iter().enumerate().map(|(place, member)| (member.id(), place)).collect();
+        by_id.sort_unstable();
+        let absent = absent(&members, &by_id);
+        Self { members, strangers, silent: Vec::new(), islands, absent, by_id, cluster: cluster.clone() }
+    }
+
+    /// Without those that know nobody and carry no mark.
+    pub(super) fn of_proven(&self) -> Self {
+        let is_proven = |member: &&Member<'_>| member.mark.is_some() || !member.is_blank();
+        let members: Vec<_> = self.members.iter().filter(is_proven).cloned().collect();
+        let islands = Islands::of(members.iter().map(|member| member.report));
+        Self::assemble(members, self.strangers.clone(), islands, &self.cluster)
+    }
+
     /// Whether a member runs in this pod.
     pub fn has(&self, pod: &PodName) -> bool {
         self.members.iter().any(|member| member.pod.as_ref() == Some(pod))
@@ -138,7 +161,15 @@ impl<'a> Membership<'a> {
 
     /// The member of this id.
     pub fn get(&self, id: NodeId) -> Option<&Member<'a>> {
-        self.members.iter().find(|member| member.id() == id)
+        let found = self.by_id.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        self.members.get(self.by_id.get(found)?.1)
+    }
+
+    /// Each line of a member's view, beside the place among the members of whom it is about.
+    pub fn view_of<'m>(&'m self, member: &Member<'m>) -> impl Iterator<Item = (&'m NodeEntry, Option<usize>)> {
+        let by_id = &self.by_id;
+        let lines = member.report.view.beside(by_id, |(id, _)| *id);
+        lines.map(|(entry, found)| (entry, found.and_then(|found| by_id.get(found)).map(|(_, place)| *place)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What was seen in one round: every address that was asked, and what answered there.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -120,6 +121,25 @@ impl View {
     pub fn get(&self, id: NodeId) -> Option<&NodeEntry> {
         let place = self.entries.binary_search_by_key(&id, |entry| entry.id).ok()?;
         self.entries.get(place).filter(|entry| entry.is_known())
+    }
+
+    /// Everybody in it beside the place of each in a list, which ascends by id as well; none for who is not listed.
+    pub fn beside<'v, T>(
+        &'v self,
+        listed: &'v [T],
+        id: impl Fn(&T) -> NodeId + 'v,
+    ) -> impl Iterator<Item = (&'v NodeEntry, Option<usize>)> {
+        let mut place = 0;
+        self.entries.iter().map(move |entry| {
+            while let Some(next) = listed.get(place) {
+                match id(next).cmp(&entry.id) {
+                    Ordering::Less => place += 1,
+                    Ordering::Equal => return (entry, Some(place)),
+                    Ordering::Greater => break,
+                }
+            }
+            (entry, None)
+        })
     }
 
     /// Everybody but the observer whose id is proven.

@@ -6,6 +6,7 @@
 mod agree;
 mod announce;
 mod epochs;
+mod forget;
 mod meet;
 mod refuse;
 mod replicate;
@@ -33,13 +34,18 @@ type StagePlan = fn(&Membership<'_>, &DesiredTopology, &Policy) -> Step;
 
 /// The stages in their order. Epochs come before MEET because the server takes them only from a node that knows
 /// nobody; slots come after it because islands with slots cannot be told from two clusters.
-const STAGES: [(StageKind, StagePlan); 5] = [
+const STAGES: [(StageKind, StagePlan); 6] = [
     (StageKind::Announce, announce::plan),
     (StageKind::Epochs, epochs::plan),
     (StageKind::Meet, meet::plan),
+    (StageKind::Forget, forget::plan),
     (StageKind::Slots, slots::plan),
     (StageKind::Replicate, replicate::plan),
 ];
+
+/// What can be done while members are missing, in a cluster that serves without them.
+const MEANWHILE: [(StageKind, StagePlan); 3] =
+    [(StageKind::Announce, announce::plan), (StageKind::Meet, meet::plan), (StageKind::Replicate, replicate::plan)];
 
 /// Decides what comes next. Pure and total; never acts on a node that did not answer in this observation.
 ///
@@ -76,15 +82,26 @@ fn form(
     desired: &DesiredTopology,
     policy: &Policy,
 ) -> Decision {
-    if let Some(refusal) = refuse::check(membership, desired) {
+    if let Some(refusal) = refuse::stray(membership) {
+        return Decision::Refuse(refusal);
+    }
+    // Who knew each other before is one cluster already: that may be led together again whatever else is the matter.
+    let rejoin = meet::rejoin(membership);
+    if !rejoin.is_empty() {
+        return Decision::Act(Stage { kind: StageKind::Meet, actions: rejoin });
+    }
+    if let Some(refusal) = refuse::unsafe_to_go_on(membership, desired) {
         return Decision::Refuse(refusal);
     }
     if membership.members.len() < desired.shape.members() {
-        let rejoin = meet::rejoin(membership);
-        return match rejoin.is_empty() {
-            true => Decision::Wait(absences(observation, membership, desired)),
-            false => Decision::Act(Stage { kind: StageKind::Meet, actions: rejoin }),
+        return match (meanwhile(membership, desired, policy), refuse::foreign(membership, desired)) {
+            (Some(stage), _) => Decision::Act(stage),
+            (None, Some(refusal)) => Decision::Refuse(refusal),
+            (None, None) => Decision::Wait(absences(observation, membership, desired)),
         };
+    }
+    if let Some(refusal) = refuse::incomplete(membership, policy).or_else(|| refuse::other_shape(membership, desired)) {
+        return Decision::Refuse(refusal);
     }
     for (kind, stage) in STAGES {
         match stage(membership, desired, policy) {
@@ -97,6 +114,19 @@ fn form(
         blockers if blockers.is_empty() => Decision::Converged(desired.shape),
         blockers => Decision::Wait(blockers),
     }
+}
+
+/// Members are missing, and every slot is served all the same: new nodes may join, and fill the gaps of replicas. Nothing
+/// is taken from anybody. Nor does a server count that knows nobody and carries no mark: it may be anybody's.
+fn meanwhile(membership: &Membership<'_>, desired: &DesiredTopology, policy: &Policy) -> Option<Stage> {
+    let membership = membership.of_proven();
+    if !slots::are_served(&membership) {
+        return None;
+    }
+    MEANWHILE.into_iter().find_map(|(kind, stage)| match stage(&membership, desired, policy) {
+        Step::Act(actions) => Some(Stage { kind, actions }),
+        Step::Done | Step::Wait(_) => None,
+    })
 }
 
 /// Who is missing, by name where names are known; never empty while members are missing.

@@ -36,6 +36,15 @@ pub enum Refusal {
         /// Somebody on the other, and its slots.
         other: (Label, Box<SlotSet>),
     },
+    /// A node owns slots and knows the others, and none of them knows it any more: it was given up while it was away.
+    Stray {
+        /// Which.
+        node: Label,
+        /// How many keys it holds.
+        keys: u64,
+        /// The slots that it owned, and takes for its own.
+        slots: Box<SlotSet>,
+    },
     /// An address of ours leads to somebody else's node, and without it we are not complete.
     Foreign(Stranger),
     /// More nodes of ours answer than the shape has members.
@@ -82,6 +91,7 @@ impl Refusal {
             Self::Foreign(_)
             | Self::DataWithoutNodesConf { .. }
             | Self::TwoIslands { .. }
+            | Self::Stray { .. }
             | Self::TooManyMembers { .. }
             | Self::LostSlots { .. } => Duration::from_secs(35),
         }
@@ -111,6 +121,13 @@ impl Refusal {
                 other.0.address.ip(),
                 other.0.address.port()
             ),
+            Self::Stray { node, .. } => format!(
+                "look at what {node} holds (`valkey-cli -h {0} -p {1} BGSAVE` and a copy of its directory keep it); if the \
+                 cluster is to go on without that, `valkey-cli -h {0} -p {1} FLUSHALL` and `valkey-cli -h {0} -p {1} CLUSTER \
+                 RESET HARD`, and run this again",
+                node.address.ip(),
+                node.address.port()
+            ),
             Self::Foreign(stranger) => match &stranger.kind {
                 StrangerKind::Marked(cluster) => format!(
                     "see why DNS leads to {}; if that cluster is meant, say `--cluster-id {cluster}`",
@@ -127,12 +144,15 @@ impl Refusal {
                 ),
             },
             Self::TooManyMembers { .. } => {
-                "say the shape that stands with --shards and --replicas, or take the nodes that are too many out of it"
+                "say the shape that stands with --shards and --replicas; to have fewer, empty the pods that are to go with \
+                 `valkeeper evacuate`, and remove them"
                     .to_owned()
             }
+            Self::OtherShards { primaries, shape } if *primaries > usize::from(shape.shards.get()) => format!(
+                "say `--shards {primaries}`; to have fewer shards, empty the pods that are to go with `valkeeper evacuate`"
+            ),
             Self::OtherShards { primaries, .. } => format!(
-                "say `--shards {primaries}`; bootstrap moves no slots: to change the number of shards, move them with \
-                 `valkey-cli --cluster rebalance` first"
+                "say `--shards {primaries}`; to have more shards, add pods, let them join, and then `valkeeper rebalance`"
             ),
             Self::LostSlots { owner, copy: Some(copy), .. } => format!(
                 "{copy} holds a copy: bring the node {} back with its directory, or wait until {copy} has taken over; only \
@@ -142,8 +162,8 @@ impl Refusal {
                 copy.address.port()
             ),
             Self::LostSlots { owner, copy: None, .. } => format!(
-                "bring the node {} back with its directory; only if its data is gone for good, give the slots up with \
-                 `valkey-cli --cluster fix`",
+                "bring the node {} back with its directory; only if its data is gone for good, go on without it: `valkeeper \
+                 bootstrap --accept-data-loss {owner}` with the options of before",
                 owner.short()
             ),
             Self::TooOld { .. } => format!("use Valkey {} or newer", Version::OLDEST),
@@ -170,6 +190,11 @@ impl fmt::Display for Refusal {
                 f,
                 "two clusters with slots stand, the one of {} ({}) and the one of {} ({}): to join them would delete keys",
                 one.0, one.1, other.0, other.1
+            ),
+            Self::Stray { node, keys, slots } => write!(
+                f,
+                "{node} holds {} and takes the slots {slots} for its own, but nobody in the cluster knows it any more",
+                count_keys(*keys)
             ),
             Self::Foreign(stranger) => write!(f, "{stranger}"),
             Self::TooManyMembers { present, shape } => {

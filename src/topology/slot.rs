@@ -54,6 +54,16 @@ impl SlotRange {
         Self::new(Slot::new(first)?, Slot::new(last)?)
     }
 
+    /// Whose share a slot is in, of so many shards; the inverse of [`SlotRange::share`].
+    pub fn shard_of(slot: Slot, shards: u16) -> u16 {
+        let shards = shards.clamp(1, SLOT_COUNT);
+        let (size, longer) = (SLOT_COUNT / shards, SLOT_COUNT % shards);
+        match slot.0 < longer * (size + 1) {
+            true => slot.0 / (size + 1),
+            false => (slot.0 - longer) / size,
+        }
+    }
+
     /// The lowest slot of the range.
     pub fn first(self) -> Slot {
         self.first

@@ -2,27 +2,43 @@
 
 use super::Blocker;
 use crate::topology::membership::{Member, Membership};
+use crate::topology::node::NodeEntry;
 
 /// What is still in the way, gravest first.
 pub(super) fn blockers(membership: &Membership<'_>) -> Vec<Blocker> {
     let members = &membership.members;
-    let pairs = members
-        .iter()
-        .flat_map(|from| members.iter().filter(|to| to.id() != from.id()).filter_map(|to| difference(from, to)));
     let unready = members.iter().filter_map(|member| match &member.report.replication.link {
         _ if !member.report.cluster.ok => Some(Blocker::NotOk(member.label())),
         // Its first copy may take hours, and takes a second even where there is nothing to copy; it is on its way.
         Some(link) if !link.up && !link.syncing => Some(Blocker::NotFollowing(member.label())),
         _ => None,
     });
-    unready.chain(pairs).collect()
+    unready.chain(members.iter().flat_map(|from| differences(from, membership))).collect()
 }
 
-/// How one node's view of another differs from what the other says of itself.
-fn difference(from: &Member<'_>, to: &Member<'_>) -> Option<Blocker> {
-    let Some(entry) = from.report.view.get(to.id()) else {
-        return Some(Blocker::Unlinked(from.label(), to.label()));
-    };
+/// How one node's view of the others differs from what they say of themselves, in the order of the members.
+fn differences(from: &Member<'_>, membership: &Membership<'_>) -> Vec<Blocker> {
+    let members = &membership.members;
+    let mut found: Vec<(usize, Blocker)> = Vec::new();
+    let mut known = 0;
+    for (entry, place) in membership.view_of(from).filter(|(entry, _)| entry.is_known()) {
+        let Some((place, to)) = place.and_then(|place| Some((place, members.get(place)?))) else {
+            continue;
+        };
+        known += 1;
+        if to.id() != from.id() {
+            found.extend(difference(from, entry, to).map(|blocker| (place, blocker)));
+        }
+    }
+    if known < members.len() {
+        let unknown = members.iter().enumerate().filter(|(_, to)| from.report.view.get(to.id()).is_none());
+        found.extend(unknown.map(|(place, to)| (place, Blocker::Unlinked(from.label(), to.label()))));
+    }
+    found.sort_by_key(|(place, _)| *place);
+    found.into_iter().map(|(_, blocker)| blocker).collect()
+}
+
+fn difference(from: &Member<'_>, entry: &NodeEntry, to: &Member<'_>) -> Option<Blocker> {
     let own = to.report.myself();
     if entry.flags.failed || entry.flags.suspected {
         return Some(Blocker::Suspects(from.label(), to.label()));

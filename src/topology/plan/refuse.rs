@@ -2,28 +2,46 @@
 
 use std::collections::BTreeMap;
 
-use super::slots::{claimed, contested, owns_slots};
-use crate::topology::desired::DesiredTopology;
+use super::slots::{claimed, contested, is_free, owns_slots};
+use crate::topology::desired::{DesiredTopology, Policy};
 use crate::topology::membership::{Label, Member, Membership};
-use crate::topology::node::{Endpoint, NodeId, Role};
+use crate::topology::node::{NodeId, Role};
 use crate::topology::refusal::Refusal;
 use crate::topology::slot::SlotSet;
 use crate::topology::version::Version;
 
-/// The gravest reason to refuse, if there is any.
-pub(super) fn check(membership: &Membership<'_>, desired: &DesiredTopology) -> Option<Refusal> {
-    let wanted = desired.shape.members();
-    let is_complete = membership.members.len() >= wanted;
-    // While somebody has not answered at all, a stranger may turn out to be tied to him.
-    let all_answered = membership.members.len() + membership.strangers.len() >= wanted;
+/// The gravest thing that makes any step unsafe but leading together again who knew each other.
+pub(super) fn unsafe_to_go_on(membership: &Membership<'_>, desired: &DesiredTopology) -> Option<Refusal> {
     old_server(membership)
         .or_else(|| data_without_nodes_conf(membership, desired))
         .or_else(|| two_islands(membership))
         .or_else(|| data_without_slots(membership))
-        .or_else(|| is_complete.then(|| lost_slots(membership).or_else(|| other_shape(membership, desired)))?)
-        .or_else(|| {
-            (!is_complete && all_answered).then(|| membership.strangers.first().cloned().map(Refusal::Foreign))?
+}
+
+/// Who is not ours answers where somebody is missing. While somebody has not answered at all, a stranger may turn out to
+/// be tied to him.
+pub(super) fn foreign(membership: &Membership<'_>, desired: &DesiredTopology) -> Option<Refusal> {
+    let all_answered = membership.members.len() + membership.strangers.len() >= desired.shape.members();
+    membership.strangers.first().filter(|_| all_answered).cloned().map(Refusal::Foreign)
+}
+
+/// A node that owns slots and knows the others, none of whom knows it: they have forgotten it, or it is of another time.
+/// Whose slots they are is not for epochs to decide, as the loser's keys are deleted.
+pub(super) fn stray(membership: &Membership<'_>) -> Option<Refusal> {
+    let owners = membership.members.iter().filter(|member| owns_slots(member));
+    owners.into_iter().find_map(|owner| {
+        let mut others = membership.members.iter().filter(|other| {
+            let is_tied = membership.islands.together(owner.id(), other.id());
+            other.id() != owner.id() && is_tied && other.report.view.others().next().is_some()
+        });
+        let is_alone = others.clone().next().is_none();
+        let is_known = others.any(|other| other.report.view.get(owner.id()).is_some());
+        (!is_alone && !is_known).then(|| Refusal::Stray {
+            node: owner.label(),
+            keys: owner.report.keys,
+            slots: Box::new(owner.report.myself().slot_set()),
         })
+    })
 }
 
 fn old_server(membership: &Membership<'_>) -> Option<Refusal> {
@@ -47,13 +65,18 @@ fn data_without_nodes_conf(membership: &Membership<'_>, desired: &DesiredTopolog
     })
 }
 
+/// Also where the owner of the slots is not here, and only those that know it are.
 fn two_islands(membership: &Membership<'_>) -> Option<Refusal> {
+    let owners = membership.members.iter().filter(|member| owns_slots(member));
+    let here = owners.map(|member| (member, member.report.myself().slot_set()));
+    let away = membership.absent.values().filter(|absent| !absent.slots.is_empty()).filter_map(|absent| {
+        let knowing = membership.members.get(*absent.known_by.first()?)?;
+        Some((knowing, absent.slots.clone()))
+    });
     let mut islands: BTreeMap<NodeId, (Label, Box<SlotSet>)> = BTreeMap::new();
-    for member in membership.members.iter().filter(|member| owns_slots(member)) {
-        let (_, slots) = islands
-            .entry(membership.islands.root(member.id()))
-            .or_insert_with(|| (member.label(), Box::new(SlotSet::EMPTY)));
-        slots.add(&member.report.myself().slot_set());
+    for (member, slots) in here.chain(away) {
+        let island = islands.entry(membership.islands.root(member.id()));
+        island.or_insert_with(|| (member.label(), Box::new(SlotSet::EMPTY))).1.add(&slots);
     }
     let mut islands = islands.into_values();
     Some(Refusal::TwoIslands { one: islands.next()?, other: islands.next()? })
@@ -71,42 +94,41 @@ fn data_without_slots(membership: &Membership<'_>) -> Option<Refusal> {
 }
 
 /// Whether the node is a replica of this one and holds keys: a copy of its own, whoever claims the slots meanwhile.
-fn holds_copy(member: &Member<'_>, primary: NodeId) -> bool {
+pub(super) fn holds_copy(member: &Member<'_>, primary: NodeId) -> bool {
     member.report.keys > 0 && member.report.myself().role == Role::Replica(Some(primary))
 }
 
-/// Slots that some view gives to a node that is not here, by owner: those that no member claims, and those of which a
-/// member holds that node's copy.
-fn lost_slots(membership: &Membership<'_>) -> Option<Refusal> {
+/// Everybody is here, and yet slots belong to a node that is not: those that no member claims, and those of which a member
+/// holds that node's copy. Its data may be given up where nobody holds a copy.
+pub(super) fn incomplete(membership: &Membership<'_>, policy: &Policy) -> Option<Refusal> {
     let claimed = claimed(membership);
-    let mut lost: BTreeMap<NodeId, (SlotSet, Option<Endpoint>)> = BTreeMap::new();
-    for from in &membership.members {
-        for entry in from.report.view.entries() {
-            if entry.slots.is_empty() || membership.get(entry.id).is_some() {
-                continue;
-            }
-            let slots = match holds_copy(from, entry.id) {
-                true => entry.slot_set(),
-                false => entry.slot_set().without(&claimed),
-            };
-            if !slots.is_empty() {
-                lost.entry(entry.id).or_insert((SlotSet::EMPTY, entry.endpoint())).0.add(&slots);
-            }
-        }
-    }
-    let (owner, (slots, endpoint)) = lost.into_iter().next()?;
-    let copy = membership.members.iter().find(|member| holds_copy(member, owner)).map(Member::label);
-    Some(Refusal::LostSlots { slots: Box::new(slots), owner, endpoint, copy })
+    membership.absent.iter().filter(|(_, absent)| !absent.slots.is_empty()).find_map(|(owner, absent)| {
+        let copy = membership.members.iter().find(|member| holds_copy(member, *owner)).map(Member::label);
+        let slots = match &copy {
+            Some(_) => absent.slots.clone(),
+            None => absent.slots.without(&claimed),
+        };
+        let is_given_up = policy.give_up == Some(*owner) && copy.is_none();
+        (!slots.is_empty() && !is_given_up).then(|| Refusal::LostSlots {
+            slots: Box::new(slots),
+            owner: *owner,
+            endpoint: absent.endpoint,
+            copy,
+        })
+    })
 }
 
-fn other_shape(membership: &Membership<'_>, desired: &DesiredTopology) -> Option<Refusal> {
+/// More members or fewer shards than asked for, or more shards than there are nodes to be their primaries. New shards
+/// stand without slots until some are moved to them.
+pub(super) fn other_shape(membership: &Membership<'_>, desired: &DesiredTopology) -> Option<Refusal> {
     let (present, shape) = (membership.members.len(), desired.shape);
     if present > shape.members() {
         return Some(Refusal::TooManyMembers { present, shape });
     }
     let primaries = membership.members.iter().filter(|member| owns_slots(member)).count();
     let shards = usize::from(shape.shards.get());
-    let too_few = primaries < shards && claimed(membership) == SlotSet::ALL;
+    let free = membership.members.iter().filter(|member| is_free(member)).count();
+    let too_few = primaries + free < shards && claimed(membership) == SlotSet::ALL;
     // Where two claim one slot, a primary of before a failover is back and has not heard of it yet.
     let too_many = primaries > shards && contested(membership).is_none();
     (too_many || too_few).then_some(Refusal::OtherShards { primaries, shape })

@@ -1,11 +1,14 @@
 //! Giving each shard its replicas. Who already follows a primary of ours stays with it; only gaps are filled, first by
 //! nodes without a shard, then from shards that have a replica too many.
 
-use super::slots::{is_free, owns_slots, primaries};
+use std::collections::BTreeMap;
+
+use super::slots::{claimed, is_free, owns_slots, primaries};
 use super::{Action, Blocker, Deed, Step};
 use crate::topology::desired::{DesiredTopology, Policy};
 use crate::topology::membership::{Member, Membership};
-use crate::topology::node::Role;
+use crate::topology::node::{NodeId, Role};
+use crate::topology::slot::SlotSet;
 
 /// A shard while its gaps are being filled.
 struct Shard<'m, 'a> {
@@ -15,17 +18,24 @@ struct Shard<'m, 'a> {
 
 pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, _: &Policy) -> Step {
     let primaries = primaries(membership, desired.shape.shards.get());
-    let headless = primaries.iter().enumerate().filter(|(_, primary)| !primary.is_some_and(owns_slots));
+    // A new shard of a cluster that serves every slot stands without any until some are moved to it.
+    let serves = claimed(membership) == SlotSet::ALL;
+    let is_headless = |primary: &Option<&Member<'_>>| !primary.is_some_and(|primary| serves || owns_slots(primary));
+    let headless = primaries.iter().enumerate().filter(|(_, primary)| is_headless(primary));
     let headless: Vec<_> = headless.map(|(shard, _)| Blocker::NoPrimary(shard)).collect();
-    if !headless.is_empty() {
+    let is_complete = membership.members.len() >= desired.shape.members();
+    if !headless.is_empty() && is_complete {
         return Step::Wait(headless);
     }
     let mut shards: Vec<Shard<'_, '_>> =
         primaries.into_iter().flatten().map(|primary| Shard { primary, replicas: Vec::new() }).collect();
+    let places: BTreeMap<NodeId, usize> =
+        shards.iter().enumerate().map(|(place, shard)| (shard.primary.id(), place)).collect();
     let mut unplaced = Vec::new();
-    for member in membership.members.iter().filter(|member| !owns_slots(member)) {
+    let others = membership.members.iter().filter(|member| !owns_slots(member) && !places.contains_key(&member.id()));
+    for member in others {
         let following = match member.report.myself().role {
-            Role::Replica(Some(primary)) => shards.iter_mut().find(|shard| shard.primary.id() == primary),
+            Role::Replica(Some(primary)) => places.get(&primary).and_then(|place| shards.get_mut(*place)),
             _ => None,
         };
         match following {
@@ -34,7 +44,9 @@ pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, _: &P
         }
     }
     let wanted = usize::from(desired.shape.replicas);
-    unplaced.extend(surplus(&mut shards, wanted, membership));
+    if is_complete {
+        unplaced.extend(surplus(&mut shards, wanted, membership));
+    }
 
     let (mut actions, mut blockers) = (Vec::new(), Vec::new());
     for member in unplaced {
@@ -60,7 +72,7 @@ pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, _: &P
 fn surplus<'m, 'a>(shards: &mut [Shard<'m, 'a>], wanted: usize, membership: &Membership<'_>) -> Vec<&'m Member<'a>> {
     let lacking: usize = shards.iter().map(|shard| wanted.saturating_sub(shard.replicas.len())).sum();
     let mut moved = Vec::new();
-    for shard in shards {
+    for shard in shards.iter_mut().filter(|shard| lacking > 0 && shard.replicas.len() > wanted) {
         shard.replicas.sort_by_key(|replica| !is_in_sync(replica));
         let in_sync = shard.replicas.iter().filter(|replica| is_in_sync(replica)).count();
         if in_sync < wanted || is_suspected(shard.primary, membership) {

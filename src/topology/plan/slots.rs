@@ -4,12 +4,13 @@
 //! and may be behind. Each shard's share of the key space goes to one node and stays there: the one that already owns
 //! most of it, else a blank one, that of the shard's own ordinal first.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Blocker, Deed, Step};
 use crate::topology::desired::{DesiredTopology, Policy};
 use crate::topology::membership::{Member, Membership};
-use crate::topology::node::NodeId;
+use crate::topology::node::{NodeId, Role};
 use crate::topology::slot::{SlotRange, SlotSet};
 
 pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, _: &Policy) -> Step {
@@ -17,95 +18,123 @@ pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, _: &P
         return Step::Wait(contested);
     }
     let claimed = claimed(membership);
-    let spoken_for = known_owners(membership);
-    let free = SlotSet::ALL.without(&claimed).without(&spoken_for);
-    if free.is_empty() {
+    if claimed == SlotSet::ALL {
         return Step::Done;
     }
-    let primaries = primaries(membership, desired.shape.shards.get());
-    let actions = (0..).zip(&primaries).filter_map(|(shard, primary)| {
-        let share: SlotSet = SlotRange::share(shard, desired.shape.shards.get()).iter().collect();
+    let free = SlotSet::ALL.without(&claimed).without(&known_owners(membership));
+    let shards = desired.shape.shards.get();
+    let primaries = primaries(membership, shards);
+    let given = (0..).zip(&primaries).filter_map(|(shard, primary)| {
+        let share: SlotSet = SlotRange::share(shard, shards).iter().collect();
         let ranges = share.and(&free).ranges();
-        (!ranges.is_empty()).then(|| (*primary).map(|member| member.act(Deed::AddSlots(ranges))))?
+        (!ranges.is_empty()).then_some(((*primary)?, ranges))
     });
-    Step::act(actions.collect())
+    let given: Vec<_> = given.collect();
+    // Where slots were owned before, whoever gets some now must be above all who ever claimed them.
+    let highest = highest_epoch(membership);
+    let low = given.iter().filter(|(member, _)| is_free(member) && member.report.myself().config_epoch < highest);
+    let bumps: Vec<_> = low.map(|(member, _)| member.act(Deed::BumpEpoch)).collect();
+    match bumps.is_empty() {
+        true => Step::act(given.into_iter().map(|(member, ranges)| member.act(Deed::AddSlots(ranges))).collect()),
+        false => Step::Act(bumps),
+    }
+}
+
+/// Whether every slot has one owner that answers and says ok.
+pub(super) fn are_served(membership: &Membership<'_>) -> bool {
+    let says_ok = |member: &Member<'_>| !owns_slots(member) || member.report.cluster.ok;
+    claimed(membership) == SlotSet::ALL && contested(membership).is_none() && membership.members.iter().all(says_ok)
+}
+
+/// The highest epoch under which anybody owns slots, in anybody's view.
+fn highest_epoch(membership: &Membership<'_>) -> u64 {
+    let lines = membership.members.iter().flat_map(|member| member.report.view.entries());
+    lines.filter(|entry| entry.owns_slots()).map(|entry| entry.config_epoch).max().unwrap_or(0)
 }
 
 /// The slots that members say they own themselves.
 pub(super) fn claimed(membership: &Membership<'_>) -> SlotSet {
-    let mut claimed = SlotSet::EMPTY;
-    for member in &membership.members {
-        claimed.add(&member.report.myself().slot_set());
-    }
-    claimed
+    membership.members.iter().flat_map(|member| &member.report.myself().slots).collect()
 }
 
 /// The slots that have an owner in anybody's view.
 fn known_owners(membership: &Membership<'_>) -> SlotSet {
-    let mut owned = SlotSet::EMPTY;
-    for entry in membership.members.iter().flat_map(|member| member.report.view.entries()) {
-        owned.add(&entry.slot_set());
-    }
-    owned
+    let lines = membership.members.iter().flat_map(|member| member.report.view.entries());
+    lines.flat_map(|entry| &entry.slots).collect()
 }
 
 /// Who claims slots that another claims, too.
 pub(super) fn contested(membership: &Membership<'_>) -> Option<Vec<Blocker>> {
-    let owners: Vec<_> = membership.members.iter().filter(|member| owns_slots(member)).collect();
     let mut blockers = Vec::new();
-    let mut seen: Vec<(&Member<'_>, SlotSet)> = Vec::new();
-    for member in owners {
+    let mut seen = SlotSet::EMPTY;
+    let owners: Vec<_> = membership.members.iter().filter(|member| owns_slots(member)).collect();
+    for (place, member) in owners.iter().enumerate() {
         let slots = member.report.myself().slot_set();
-        for (other, theirs) in &seen {
-            let both = slots.and(theirs);
-            if !both.is_empty() {
-                blockers.push(Blocker::Contested(other.label(), member.label(), Box::new(both)));
-            }
+        if !seen.and(&slots).is_empty() {
+            let others = owners.iter().take(place);
+            let both = others.map(|other| (other, slots.and(&other.report.myself().slot_set())));
+            let both = both.filter(|(_, both)| !both.is_empty());
+            blockers
+                .extend(both.map(|(other, both)| Blocker::Contested(other.label(), member.label(), Box::new(both))));
         }
-        seen.push((member, slots));
+        seen.add(&slots);
     }
     (!blockers.is_empty()).then_some(blockers)
 }
 
-/// The primary of each shard, in the order of the shards: owners keep the share they hold most of; blank nodes fill the
-/// gaps, the node whose ordinal is the shard's own first. None where nobody is left.
+/// The primary of each shard, in the order of the shards: owners keep the share they hold most of; empty primaries fill
+/// the gaps, those that have replicas first, then the node whose ordinal is the shard's own. None where nobody is left.
 pub(super) fn primaries<'m, 'a>(membership: &'m Membership<'a>, shards: u16) -> Vec<Option<&'m Member<'a>>> {
     let owners = owners_by_share(membership, shards);
-    let mut taken: Vec<NodeId> = owners.values().map(|member| member.id()).collect();
+    let followed: BTreeSet<NodeId> = membership
+        .members
+        .iter()
+        .filter_map(|member| match member.report.myself().role {
+            Role::Replica(primary) => primary,
+            Role::Primary => None,
+        })
+        .collect();
+    let mut free: Vec<&Member<'_>> = membership.members.iter().filter(|member| is_free(member)).collect();
     (0..shards)
         .map(|shard| {
             if let Some(owner) = owners.get(&shard) {
                 return Some(*owner);
             }
-            let candidate = membership
-                .members
-                .iter()
-                .filter(|member| is_free(member) && !taken.contains(&member.id()))
-                .min_by_key(|member| {
-                    (member.ordinal() != Some(shard.into()), member.ordinal().is_some_and(|own| own < shards.into()))
-                })?;
-            taken.push(candidate.id());
-            Some(candidate)
+            let (place, _) = free.iter().enumerate().min_by_key(|(_, member)| {
+                let ordinal = member.ordinal();
+                (
+                    !followed.contains(&member.id()),
+                    ordinal != Some(shard.into()),
+                    ordinal.is_some_and(|own| own < shards.into()),
+                )
+            })?;
+            Some(free.remove(place))
         })
         .collect()
 }
 
+/// Each shard's owner: who holds most of its share, of those that hold no other's.
 fn owners_by_share<'m, 'a>(membership: &'m Membership<'a>, shards: u16) -> BTreeMap<u16, &'m Member<'a>> {
-    let mut overlaps: Vec<(usize, u16, &Member<'a>)> = Vec::new();
+    let mut overlaps: Vec<(u16, u16, &Member<'a>)> = Vec::new();
     for member in membership.members.iter().filter(|member| owns_slots(member)) {
-        let slots = member.report.myself().slot_set();
-        for shard in 0..shards {
-            let share: SlotSet = SlotRange::share(shard, shards).iter().collect();
-            overlaps.push((share.and(&slots).len(), shard, member));
+        let mut held: BTreeMap<u16, u16> = BTreeMap::new();
+        for slot in member.report.myself().slots.iter().flat_map(|range| range.slots()) {
+            *held.entry(SlotRange::shard_of(slot, shards)).or_default() += 1;
         }
+        overlaps.extend(held.into_iter().map(|(shard, slots)| (slots, shard, member)));
     }
-    overlaps.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)).then(a.2.id().cmp(&b.2.id())));
-    let mut placed: BTreeMap<u16, &Member<'a>> = BTreeMap::new();
+    overlaps.sort_by_key(|(slots, shard, member)| (Reverse(*slots), *shard, member.id()));
+    let (mut placed, mut settled) = (BTreeMap::new(), BTreeSet::new());
     for (_, shard, member) in overlaps {
-        if !placed.contains_key(&shard) && !placed.values().any(|other| other.id() == member.id()) {
+        if !placed.contains_key(&shard) && settled.insert(member.id()) {
             placed.insert(shard, member);
         }
     }
+    // Who holds no share that is left gets one that nobody holds.
+    let homeless = membership.members.iter().filter(|member| owns_slots(member) && !settled.contains(&member.id()));
+    let homeless: Vec<_> = homeless.collect();
+    let empty: Vec<u16> = (0..shards).filter(|shard| !placed.contains_key(shard)).collect();
+    placed.extend(empty.into_iter().zip(homeless));
     placed
 }
 
@@ -114,8 +143,8 @@ pub(super) fn owns_slots(member: &Member<'_>) -> bool {
     !member.report.myself().slots.is_empty()
 }
 
-/// Whether the node is an empty primary.
+/// Whether the node is an empty primary, and no slot is on its way to it.
 pub(super) fn is_free(member: &Member<'_>) -> bool {
     let myself = member.report.myself();
-    myself.role.is_primary() && myself.slots.is_empty() && member.report.keys == 0
+    myself.role.is_primary() && myself.slots.is_empty() && myself.moving.is_empty() && member.report.keys == 0
 }

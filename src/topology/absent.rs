@@ -1,0 +1,46 @@
+//! Identities that our members know and that did not answer: pods that are away, and what is left of those that have
+//! lost their disk.
+
+use std::collections::BTreeMap;
+
+use super::membership::Member;
+use super::node::{Endpoint, NodeId};
+use super::slot::SlotSet;
+
+/// What the members know of one that did not answer.
+#[derive(Clone, Debug)]
+pub struct Absent {
+    /// Where it was last known to be.
+    pub endpoint: Option<Endpoint>,
+    /// The slots that any view gives to it, under the highest epoch that any view knows of.
+    pub slots: SlotSet,
+    /// That epoch.
+    pub config_epoch: u64,
+    /// Whether nobody can talk to it.
+    pub is_lost: bool,
+    /// Who knows it: places among the members.
+    pub known_by: Vec<usize>,
+}
+
+/// Everybody whom members know and who is none of them; `by_id` are the members' ids, ascending.
+pub(super) fn absent(members: &[Member<'_>], by_id: &[(NodeId, usize)]) -> BTreeMap<NodeId, Absent> {
+    let mut all: BTreeMap<NodeId, Absent> = BTreeMap::new();
+    for (place, member) in members.iter().enumerate() {
+        let lines = member.report.view.beside(by_id, |(id, _)| *id);
+        for (entry, _) in lines.filter(|(entry, found)| found.is_none() && entry.is_known()) {
+            let absent = all.entry(entry.id).or_insert_with(|| Absent {
+                endpoint: None,
+                slots: SlotSet::EMPTY,
+                config_epoch: 0,
+                is_lost: true,
+                known_by: Vec::new(),
+            });
+            absent.endpoint = absent.endpoint.or_else(|| entry.endpoint().filter(|_| !entry.flags.without_address));
+            absent.slots.add(&entry.slot_set());
+            absent.config_epoch = absent.config_epoch.max(entry.config_epoch);
+            absent.is_lost &= entry.is_lost();
+            absent.known_by.push(place);
+        }
+    }
+    all
+}
