@@ -16,10 +16,12 @@ fn move_all(bed: &Testbed) -> Instant {
     let at_once = |act: &(dyn Fn(usize) + Sync)| {
         thread::scope(|scope| {
             let pods = bed.pods().iter().map(|pod| pod.ordinal());
-            pods.for_each(|pod| drop(scope.spawn(move || act(pod))));
+            for pod in pods {
+                scope.spawn(move || act(pod));
+            }
         });
     };
-    at_once(&|pod| drop(bed.pod(pod).stop().unwrap()));
+    at_once(&|pod| assert!(bed.pod(pod).stop().unwrap().success()));
     at_once(&|pod| {
         bed.pod(pod).move_to(bed.spare_addr());
         bed.pod(pod).start().unwrap();
