@@ -142,7 +142,7 @@ impl<'a> Membership<'a> {
         members.sort_by(|a, b| a.rank().cmp(&b.rank()));
         let mut by_id: Vec<_> = members.iter().enumerate().map(|(place, member)| (member.id(), place)).collect();
         by_id.sort_unstable();
-        let absent = absent(&members, &by_id);
+        let absent = absent(&members, islands.hearsays());
         Self { members, strangers, silent: Vec::new(), islands, absent, by_id, cluster: cluster.clone() }
     }
 
@@ -150,7 +150,10 @@ impl<'a> Membership<'a> {
     pub(super) fn of_proven(&self) -> Self {
         let is_proven = |member: &&Member<'_>| member.mark.is_some() || !member.is_blank();
         let members: Vec<_> = self.members.iter().filter(is_proven).cloned().collect();
-        let islands = Islands::of(members.iter().map(|member| member.report));
+        let islands = match members.len() == self.members.len() {
+            true => self.islands.clone(),
+            false => Islands::of(members.iter().map(|member| member.report)),
+        };
         Self::assemble(members, self.strangers.clone(), islands, &self.cluster)
     }
 

@@ -58,6 +58,8 @@ pub struct View {
     myself: NodeEntry,
     /// Ascending by id, so that a lookup is quick and the order does not depend on the server's.
     entries: Vec<NodeEntry>,
+    /// Their ids: a thousand nodes have a million lines between them, and most questions are whose they are.
+    ids: Vec<NodeId>,
 }
 
 /// Why an address gave no report.
@@ -104,7 +106,8 @@ impl View {
     pub fn new(mut entries: Vec<NodeEntry>) -> Option<Self> {
         entries.sort_by_key(|entry| entry.id);
         let myself = entries.iter().find(|entry| entry.flags.myself)?.clone();
-        Some(Self { myself, entries })
+        let ids = entries.iter().map(|entry| entry.id).collect();
+        Some(Self { myself, entries, ids })
     }
 
     /// The observer's own line.
@@ -119,7 +122,7 @@ impl View {
 
     /// The node of this id; a node in handshake has no id yet and is not found.
     pub fn get(&self, id: NodeId) -> Option<&NodeEntry> {
-        let place = self.entries.binary_search_by_key(&id, |entry| entry.id).ok()?;
+        let place = self.ids.binary_search(&id).ok()?;
         self.entries.get(place).filter(|entry| entry.is_known())
     }
 
@@ -130,9 +133,9 @@ impl View {
         id: impl Fn(&T) -> NodeId + 'v,
     ) -> impl Iterator<Item = (&'v NodeEntry, Option<usize>)> {
         let mut place = 0;
-        self.entries.iter().map(move |entry| {
+        self.entries.iter().zip(&self.ids).map(move |(entry, own)| {
             while let Some(next) = listed.get(place) {
-                match id(next).cmp(&entry.id) {
+                match id(next).cmp(own) {
                     Ordering::Less => place += 1,
                     Ordering::Equal => return (entry, Some(place)),
                     Ordering::Greater => break,
