@@ -7,5 +7,7 @@ mod addresses;
 mod disks;
 #[path = "keep/partition.rs"]
 mod partition;
+#[path = "keep/telling.rs"]
+mod telling;
 #[path = "keep/tools.rs"]
 mod tools;

@@ -43,6 +43,8 @@ pub(super) struct Keeper<'p> {
     /// How long to wait while the cluster is as it is to be.
     quiet: Duration,
     before: Option<Decision>,
+    /// Whether our server saw something new while we waited.
+    woken: bool,
     /// What the log said last, and when.
     said: Option<(Reconciliation, Instant)>,
 }
@@ -76,6 +78,7 @@ impl<'p> Keeper<'p> {
             pace: Pace::new(tempo),
             quiet: (Duration::from_secs(15) + apart).saturating_mul(factor),
             before: None,
+            woken: false,
             said: None,
         }
     }
@@ -138,11 +141,14 @@ impl<'p> Keeper<'p> {
 
     /// Waits until it is time to look again, or until our own server sees something else than before.
     async fn pause(&mut self, round: Round, acted: bool, seen: &ClusterView) {
-        let changed = self.before.as_ref() != Some(&round.decision);
+        let changed = self.woken || self.before.as_ref() != Some(&round.decision);
         let least = self.pace.least(round.took);
         let mut most = self.pace.next(acted, changed, round.took);
         if let Decision::Converged(_) = round.decision {
             most = self.quiet;
+        }
+        // A server may close connections that are not used (`timeout`), and would then pass for silent.
+        if most >= Duration::from_secs(1) {
             self.observer.hang_up();
         }
         self.before = Some(round.decision);
@@ -156,16 +162,15 @@ impl<'p> Keeper<'p> {
                 pending::<()>().await;
             }
         };
-        // Either way it is time.
-        drop(timeout(most.saturating_sub(least), differs).await);
+        self.woken = timeout(most.saturating_sub(least), differs).await.is_ok();
     }
 
     /// One line for what people should know of: not for every step of others, nor for what passes by itself.
     fn tell(&mut self, progress: &Reconciliation, stood: Duration) {
         let is_worth_it = match progress.state {
             Phase::Acting | Phase::Paused => false,
-            Phase::Waiting => stood >= LONG,
-            Phase::Unformed | Phase::Converged | Phase::Refused => true,
+            Phase::Waiting | Phase::Unformed => stood >= LONG,
+            Phase::Converged | Phase::Refused => true,
         };
         let is_old = |(said, at): &(Reconciliation, Instant)| {
             said == progress || (said.state == progress.state && at.elapsed() < SELDOM)
@@ -173,9 +178,10 @@ impl<'p> Keeper<'p> {
         if !is_worth_it || self.said.as_ref().is_some_and(is_old) {
             return;
         }
-        match &progress.remedy {
-            Some(remedy) => tracing::warn!("{}. What to do: {remedy}", progress.reason),
-            None => tracing::info!("{}", progress.reason),
+        let remedy = progress.remedy.as_ref().map(|remedy| format!(". What to do: {remedy}")).unwrap_or_default();
+        match progress.state {
+            Phase::Refused => tracing::warn!("{}{remedy}", progress.reason),
+            _ => tracing::info!("{}{remedy}", progress.reason),
         }
         if progress.state == Phase::Converged {
             self.rounds.forget_warnings();
