@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::absent::{Absent, absent};
-use super::identity::{ClusterId, Mark, PodName};
+use super::identity::{ClusterId, Mark, PodName, Site};
 use super::island::Islands;
 use super::node::{NodeEntry, NodeId};
 use super::observation::{NodeReport, Observation, Peer, Silence};
@@ -185,6 +185,11 @@ impl Member<'_> {
     /// Its pod's ordinal.
     pub fn ordinal(&self) -> Option<u32> {
         self.pod.as_ref()?.ordinal()
+    }
+
+    /// Where it runs, as its mark says.
+    pub fn site(&self) -> Site {
+        self.mark.as_ref().map(|mark| mark.site.clone()).unwrap_or_default()
     }
 
     /// How people are told of it.

@@ -238,3 +238,40 @@ fn a_lost_shard_with_a_copy_is_not_given_up() {
     let decision = plan(&observation, &desired(2, 1), &policy);
     assert!(matches!(decision, Decision::Refuse(Refusal::LostSlots { copy: Some(_), .. })), "{decision}");
 }
+
+#[test]
+fn replicas_are_kept_away_from_the_zone_and_the_machine_of_their_primary() {
+    // Three zones, pods in turn: each replica would by its ordinal be in the zone of its primary.
+    let view: Vec<Line<'_>> = [(0, "0-5460"), (1, "5461-10922"), (2, "10923-16383"), (3, ""), (4, ""), (5, "")]
+        .map(|(node, slots)| (node, "primary", "", slots))
+        .to_vec();
+    let mut observation = seen_by(0..6, &view);
+    for node in 0..6 {
+        let pod = report(&mut observation, node);
+        pod.name = format!("ours/valkey-{node}//zone-{}/host-{node}", node % 3);
+        pod.keys = 0;
+    }
+    let followed = |observation: &Observation| -> Vec<(usize, usize)> {
+        let stage = stage(decide(observation, 3, 1, false));
+        let primary = |action: &valkeeper::topology::Action| match &action.deed {
+            Deed::Replicate(primary) => (0..3).find(|node| id(*node) == primary.as_str()).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        (3..6).zip(stage.actions.iter().map(primary)).collect()
+    };
+    assert!(
+        followed(&observation).iter().all(|(node, primary)| node % 3 != primary % 3),
+        "{:?}",
+        followed(&observation)
+    );
+
+    // All in one zone, two on each machine.
+    for node in 0..6 {
+        report(&mut observation, node).name = format!("ours/valkey-{node}//zone/host-{}", node / 2);
+    }
+    assert!(
+        followed(&observation).iter().all(|(node, primary)| node / 2 != primary / 2),
+        "{:?}",
+        followed(&observation)
+    );
+}
