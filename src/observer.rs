@@ -28,6 +28,8 @@ pub struct Observer {
     members: usize,
     known: BTreeMap<SocketAddr, Known>,
     found: Found,
+    /// Our own node: it is asked whether DNS names it or not.
+    own: Option<Candidate>,
     /// The questions to DNS that are under way; one round of them at most.
     asking: JoinSet<Found>,
     complete: bool,
@@ -55,10 +57,16 @@ impl Observer {
             members,
             known: BTreeMap::new(),
             found: Found::default(),
+            own: None,
             asking: JoinSet::new(),
             complete: false,
             unmarked: BTreeMap::new(),
         })
+    }
+
+    /// The same beside a node of ours, of which DNS may not have heard yet.
+    pub fn beside(self, own: Candidate) -> Self {
+        Self { own: Some(own), ..self }
     }
 
     /// Asks everybody. Takes no longer than DNS and the slowest server are waited for, and not beyond the deadline.
@@ -68,14 +76,15 @@ impl Observer {
         }
         let known = std::mem::take(&mut self.known);
         let mut asked: BTreeMap<_, _> = known.iter().map(|(address, known)| (*address, known.pod.clone())).collect();
-        for candidate in &self.found.candidates {
+        for candidate in self.found.candidates.iter().chain(&self.own) {
             let pod = asked.entry(candidate.address).or_default();
             *pod = candidate.pod.clone().or_else(|| pod.take());
         }
         let candidates: Vec<_> = asked.into_iter().map(|(address, pod)| Candidate { pod, address }).collect();
         let mut peers = self.fleet.observe(&candidates).await;
         // What DNS does not name counts only as the very node that is known to be there.
-        let is_named = |peer: &Peer| self.found.candidates.iter().any(|candidate| candidate.address == peer.address);
+        let named = self.found.candidates.iter().chain(&self.own).map(|candidate| candidate.address);
+        let is_named = |peer: &Peer| named.clone().any(|address| address == peer.address);
         peers.retain(|peer| {
             let expected = known.get(&peer.address).map(|known| known.id);
             is_named(peer) || peer.answer.as_ref().is_ok_and(|report| Some(report.id()) == expected)
@@ -90,6 +99,11 @@ impl Observer {
     /// Whose nodes are ours: as configured, else as the first node that answered says.
     pub fn cluster(&self) -> ClusterId {
         self.cluster.clone().unwrap_or_else(ClusterId::unnamed)
+    }
+
+    /// Closes the connections, which are not needed for a while; the next round opens new ones.
+    pub fn hang_up(&mut self) {
+        self.fleet.hang_up();
     }
 
     /// Does what a stage says, on the very servers that the last round saw.

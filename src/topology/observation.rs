@@ -56,7 +56,7 @@ pub struct NodeReport {
 }
 
 /// CLUSTER NODES of one node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     myself: NodeEntry,
     /// Ascending by id, so that a lookup is quick and the order does not depend on the server's.
