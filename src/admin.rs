@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use crate::exit::{Exit, Failure};
-use crate::topology::probe::{Probe, Verdict};
+use crate::topology::probe::{Probe, Reconciliation, Verdict};
 use guests::{Guests, Place};
 
 /// How long a client may take to say what it wants.
@@ -37,6 +37,9 @@ pub trait Health: Send + Sync + 'static {
 
     /// The answer to a probe, within that time.
     fn ask(&self, probe: Probe) -> impl Future<Output = Verdict> + Send;
+
+    /// How far keeping the cluster in its shape is, for people to see beside any answer; none where that is not done.
+    fn reconciliation(&self) -> Option<Reconciliation>;
 }
 
 /// A place where HTTP is listened to.

@@ -12,3 +12,4 @@ pub mod status;
 mod peers;
 mod progress;
 mod render;
+mod rounds;

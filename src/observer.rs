@@ -1,6 +1,6 @@
 //! One round of looking: ask DNS, ask everybody, and know who was there before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::topology::decision::{Action, Stage};
 use crate::topology::identity::{ClusterId, Mark, PodName};
 use crate::topology::membership::Membership;
 use crate::topology::node::NodeId;
-use crate::topology::observation::{Observation, Peer};
+use crate::topology::observation::{NodeReport, Observation, Peer};
 use crate::valkey::{Candidate, Fleet, Outcome};
 
 /// Looks at the cluster, round by round.
@@ -28,10 +28,17 @@ pub struct Observer {
     members: usize,
     known: BTreeMap<SocketAddr, Known>,
     found: Found,
+    /// Our own node: it is asked whether DNS names it or not.
+    own: Option<Candidate>,
     /// The questions to DNS that are under way; one round of them at most.
     asking: JoinSet<Found>,
     complete: bool,
+    /// Since when servers that know nobody and carry no mark have been seen.
+    unmarked: BTreeMap<NodeId, Instant>,
 }
+
+/// For so long DNS may lead to a server that is not ours, and a little more.
+const DNS_BEHIND: Duration = Duration::from_secs(32);
 
 /// Who was found at an address before, or is said to be there by a member.
 #[derive(Clone, Debug)]
@@ -50,9 +57,16 @@ impl Observer {
             members,
             known: BTreeMap::new(),
             found: Found::default(),
+            own: None,
             asking: JoinSet::new(),
             complete: false,
+            unmarked: BTreeMap::new(),
         })
+    }
+
+    /// The same beside a node of ours, of which DNS may not have heard yet.
+    pub fn beside(self, own: Candidate) -> Self {
+        Self { own: Some(own), ..self }
     }
 
     /// Asks everybody. Takes no longer than DNS and the slowest server are waited for, and not beyond the deadline.
@@ -62,20 +76,22 @@ impl Observer {
         }
         let known = std::mem::take(&mut self.known);
         let mut asked: BTreeMap<_, _> = known.iter().map(|(address, known)| (*address, known.pod.clone())).collect();
-        for candidate in &self.found.candidates {
+        for candidate in self.found.candidates.iter().chain(&self.own) {
             let pod = asked.entry(candidate.address).or_default();
             *pod = candidate.pod.clone().or_else(|| pod.take());
         }
         let candidates: Vec<_> = asked.into_iter().map(|(address, pod)| Candidate { pod, address }).collect();
         let mut peers = self.fleet.observe(&candidates).await;
         // What DNS does not name counts only as the very node that is known to be there.
-        let is_named = |peer: &Peer| self.found.candidates.iter().any(|candidate| candidate.address == peer.address);
+        let named = self.found.candidates.iter().chain(&self.own).map(|candidate| candidate.address);
+        let is_named = |peer: &Peer| named.clone().any(|address| address == peer.address);
         peers.retain(|peer| {
             let expected = known.get(&peer.address).map(|known| known.id);
             is_named(peer) || peer.answer.as_ref().is_ok_and(|report| Some(report.id()) == expected)
         });
-        let observation =
-            Observation { peers, unresolved: self.found.unresolved.clone(), trouble: self.found.trouble.clone() };
+        let newcomers = self.newcomers(&peers);
+        let (unresolved, trouble) = (self.found.unresolved.clone(), self.found.trouble.clone());
+        let observation = Observation { peers, unresolved, trouble, newcomers };
         self.remember(&observation);
         observation
     }
@@ -83,6 +99,11 @@ impl Observer {
     /// Whose nodes are ours: as configured, else as the first node that answered says.
     pub fn cluster(&self) -> ClusterId {
         self.cluster.clone().unwrap_or_else(ClusterId::unnamed)
+    }
+
+    /// Closes the connections, which are not needed for a while; the next round opens new ones.
+    pub fn hang_up(&mut self) {
+        self.fleet.hang_up();
     }
 
     /// Does what a stage says, on the very servers that the last round saw.
@@ -108,6 +129,23 @@ impl Observer {
             _ if self.found.trouble.is_empty() => self.found.trouble.push("DNS has not answered yet".to_owned()),
             _ => {}
         }
+    }
+
+    /// Who carries no mark, knows nobody and has not been seen for long.
+    fn newcomers(&mut self, peers: &[Peer]) -> BTreeSet<NodeId> {
+        let reports = peers.iter().filter_map(|peer| peer.answer.as_deref().ok());
+        let unmarked = reports.filter(|report| report.name.is_empty() && report.view.others().next().is_none());
+        let unmarked: BTreeSet<NodeId> = unmarked.map(NodeReport::id).collect();
+        self.unmarked.retain(|id, _| unmarked.contains(id));
+        let now = Instant::now();
+        let since = |id: &NodeId| *self.unmarked.entry(*id).or_insert(now);
+        unmarked
+            .iter()
+            .map(since)
+            .zip(&unmarked)
+            .filter(|(since, _)| *since + DNS_BEHIND > now)
+            .map(|(_, id)| *id)
+            .collect()
     }
 
     /// Keeps who is a member, and whom members know that did not answer elsewhere.

@@ -88,6 +88,11 @@ impl Fleet {
         peers
     }
 
+    /// Closes the connections.
+    pub fn hang_up(&mut self) {
+        self.connections.clear();
+    }
+
     /// Does what a stage says, on all nodes at once; the actions of one node go over in one piece. Outcomes come in the
     /// order of the nodes' addresses.
     pub async fn execute<'s>(&mut self, stage: &'s Stage) -> Vec<(&'s Action, Outcome)> {

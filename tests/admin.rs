@@ -12,9 +12,9 @@ use testbed::redis::cmd;
 use testbed::{Ended, Subnet, Testbed, Valkey, wait_for};
 use tokio::sync::{oneshot, watch};
 use valkeeper::admin::{Admin, Health};
-use valkeeper::command::probe::OwnHealth;
+use valkeeper::command::probe::{OwnHealth, Told};
 use valkeeper::config::Credentials;
-use valkeeper::topology::probe::{Life, Probe, Verdict};
+use valkeeper::topology::probe::{Life, Probe, Reconciliation, Verdict};
 use valkeeper::valkey::Server;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -111,6 +111,10 @@ impl Health for Odd {
             Probe::Startup => panic!("on purpose"),
         }
     }
+
+    fn reconciliation(&self) -> Option<Reconciliation> {
+        None
+    }
 }
 
 fn odd(subnet: &Subnet) -> Serving {
@@ -120,10 +124,11 @@ fn odd(subnet: &Subnet) -> Serving {
 /// The health of a pod's server, which has so long to answer, and the sender of its life.
 fn own(bed: &Testbed, patience: Duration) -> (Serving, watch::Sender<Life>) {
     let (sender, life) = watch::channel(Life::Running);
+    let told = Told { life, reconciliation: watch::channel(None).1 };
     let server =
         Server::at(SocketAddr::new(bed.pod(0).addr().into(), bed.pod(0).port()), Credentials::default(), false);
     let at = SocketAddr::new(bed.spare_addr().into(), 0);
-    (Serving::of(at, move || OwnHealth::with_patience(patience, life, server, false, None)), sender)
+    (Serving::of(at, move || OwnHealth::with_patience(patience, told, server, false, None)), sender)
 }
 
 fn alone(valkey: &Valkey, pods: u8) -> Testbed {

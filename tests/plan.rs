@@ -1,5 +1,8 @@
 //! `plan` on small observations: what it decides, and the sentence that goes into the log.
 
+#[path = "plan/standing.rs"]
+mod standing;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::time::Duration;

@@ -142,7 +142,7 @@ fn doctor_explains_a_refusal_and_how_to_end_it() {
     let bed = formed(&Valkey::newest());
     let doctor = run(&bed, &["doctor", "--shards", "2", "--replicas", "2"]);
     doctor.expect(1, &[]);
-    assert!(doctor.stdout.contains("1. bootstrap would refuse: the slots lie on 3 primaries"), "{doctor}");
+    assert!(doctor.stdout.contains("1. bootstrap and run refuse to go on: the slots lie on 3 primaries"), "{doctor}");
     assert!(doctor.stdout.contains("what to do: say `--shards 3`"), "{doctor}");
 }
 

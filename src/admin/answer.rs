@@ -5,16 +5,26 @@ use std::convert::Infallible;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Health, SLACK};
-use crate::topology::probe::{Probe, Verdict};
+use crate::topology::probe::{Probe, Reconciliation, Verdict};
 
 /// What can be asked for.
 const PATHS: [(&str, Probe); 3] =
     [("/startupz", Probe::Startup), ("/livez", Probe::Liveness), ("/readyz", Probe::Readiness)];
+
+/// The JSON of an answer. Fields are only ever added.
+#[derive(Serialize)]
+struct Body {
+    #[serde(flatten)]
+    verdict: Verdict,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reconciliation: Option<Reconciliation>,
+}
 
 /// The answer to a request.
 pub(super) async fn to(request: Request<Incoming>, health: &impl Health) -> Result<Response<String>, Infallible> {
@@ -30,7 +40,7 @@ pub(super) async fn to(request: Request<Incoming>, health: &impl Health) -> Resu
     let verdict = timeout(health.patience() + SLACK, health.ask(probe)).await;
     let verdict = verdict.unwrap_or_else(|_| Verdict::fail("this process is too busy to answer"));
     let status = if verdict.pass { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    Ok(json(status, &json!(verdict)))
+    Ok(json(status, &json!(Body { verdict, reconciliation: health.reconciliation() })))
 }
 
 /// Says that there is no room, as far as that can be said without waiting.

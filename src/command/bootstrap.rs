@@ -1,23 +1,21 @@
 //! `valkeeper bootstrap`: observe, decide, act, until every node agrees.
 
-use std::collections::BTreeSet;
 use std::future::Future;
-use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::progress::Progress;
+use super::rounds::{Pace, Rounds, Tempo};
 use super::{render, status};
 use crate::cli::BootstrapArgs;
 use crate::config::{self, Reach};
 use crate::exit::{Exit, Failure};
 use crate::observer::Observer;
-use crate::topology::decision::{Blocker, Decision, Stage, StageKind};
+use crate::topology::decision::{Blocker, Decision};
 use crate::topology::desired::{DesiredTopology, Policy};
 use crate::topology::health;
 use crate::topology::observation::Observation;
-use crate::topology::refusal::Refusal;
 use crate::topology::{plan, restore};
 use crate::valkey::Outcome;
 
@@ -83,118 +81,58 @@ pub async fn form(
 struct Run<'d> {
     desired: &'d DesiredTopology,
     deadline: Instant,
+    rounds: Rounds<'d>,
     progress: Progress,
     stages: usize,
     last: Option<Decision>,
     /// What discovery had trouble with in the last round.
     trouble: Vec<String>,
-    /// What the last sentence was about, and when it was logged.
-    told: Option<(Discriminant<Decision>, Option<StageKind>, Instant)>,
-    /// The failures that were logged: each once.
-    warned: BTreeSet<String>,
-    /// Which refusal stands, and since when.
-    refused: Option<(Discriminant<Refusal>, Instant)>,
     pace: Pace,
 }
 
 impl<'d> Run<'d> {
+    const TEMPO: Tempo = Tempo {
+        shortest: Duration::from_millis(5),
+        longest: Duration::from_millis(500),
+        after_long_round: Duration::from_secs(1),
+    };
+
     fn new(desired: &'d DesiredTopology, deadline: Instant) -> Self {
         let members = desired.shape.members();
         Self {
             desired,
             deadline,
+            rounds: Rounds::new(desired, Policy::FORM),
             progress: Progress::new(members),
             stages: 0,
             last: None,
             trouble: Vec::new(),
-            told: None,
-            warned: BTreeSet::new(),
-            refused: None,
-            pace: Pace::new(),
+            pace: Pace::new(Self::TEMPO),
         }
     }
-
-    /// How old an observation may be that is acted on; a hung server alone makes it two seconds old.
-    const FRESH: Duration = Duration::from_secs(10);
 
     async fn rounds(&mut self, observer: &mut Observer) -> Result<Observation, Failure> {
         loop {
-            let asked = Instant::now();
-            let observation = observer.round(self.deadline).await;
-            let round = asked.elapsed();
-            let decision = plan(&observation, self.desired, &Policy::FORM);
-            self.tell(&observation, &decision);
-            self.trouble.clone_from(&observation.trouble);
-            match &decision {
-                Decision::Converged(_) => return Ok(observation),
-                // A process that was frozen since it looked must look again: addresses may have changed hands.
-                Decision::Act(stage) if round < Self::FRESH => self.act(observer, stage).await?,
-                Decision::Act(_) | Decision::Wait(_) => {}
-                Decision::Refuse(refusal) => self.refuse(refusal, &decision)?,
+            let round = self.rounds.look(observer, self.deadline).await;
+            if !self.progress.show(&round.observation, self.desired, &round.decision) {
+                self.rounds.tell(&round.decision);
             }
-            if !matches!(decision, Decision::Refuse(_)) {
-                self.refused = None;
+            self.trouble.clone_from(&round.observation.trouble);
+            if let Decision::Converged(_) = round.decision {
+                return Ok(round.observation);
             }
-            let changed = self.last.as_ref() != Some(&decision);
-            let acted = matches!(decision, Decision::Act(_));
-            self.last = Some(decision);
-            sleep(self.pace.next(acted, changed, round)).await;
-        }
-    }
-
-    async fn act(&mut self, observer: &mut Observer, stage: &Stage) -> Result<(), Failure> {
-        for (action, outcome) in observer.execute(stage).await {
-            match outcome {
-                Outcome::Done => tracing::debug!(stage = %stage.kind, "{action}"),
-                Outcome::Moot(why) => tracing::debug!(stage = %stage.kind, "no longer needed: {action}: {why}"),
-                Outcome::Failed(why) | Outcome::Unanswered(why) => {
-                    let sentence = format!("failed: {action}: {why}");
-                    if self.warned.insert(sentence.clone()) {
-                        tracing::warn!(stage = %stage.kind, "{sentence}");
-                    }
-                }
-                Outcome::Forbidden(why) => {
-                    let remedy = "give the user the commands cluster, config and info";
-                    return Err(Exit::Usage.saying(format!("not allowed: {action}: {why}; {remedy}")));
-                }
+            if round.refusal().is_some() {
+                return Err(refused(&round.decision));
             }
-        }
-        self.stages += 1;
-        Ok(())
-    }
-
-    /// Final once the same refusal has stood long enough.
-    fn refuse(&mut self, refusal: &Refusal, decision: &Decision) -> Result<(), Failure> {
-        let which = discriminant(refusal);
-        let since = match self.refused {
-            Some((before, since)) if before == which => since,
-            _ => Instant::now(),
-        };
-        self.refused = Some((which, since));
-        match since.elapsed() >= refusal.patience() {
-            true => Err(refused(decision)),
-            false => Ok(()),
-        }
-    }
-
-    /// One sentence a round, unless it is still the one of the round before; about the same thing, one a second.
-    fn tell(&mut self, observation: &Observation, decision: &Decision) {
-        if self.progress.show(observation, self.desired, decision) || self.last.as_ref() == Some(decision) {
-            return;
-        }
-        let stage = match decision {
-            Decision::Act(stage) => Some(stage),
-            _ => None,
-        };
-        let (kind, about) = (stage.map(|stage| stage.kind), discriminant(decision));
-        let is_same = |told: &(Discriminant<Decision>, Option<StageKind>, Instant)| (told.0, told.1) == (about, kind);
-        if self.told.as_ref().is_some_and(|told| is_same(told) && told.2.elapsed() < Duration::from_secs(1)) {
-            return;
-        }
-        self.told = Some((about, kind, Instant::now()));
-        match stage {
-            Some(stage) => tracing::info!(stage = %stage.kind, "{stage}"),
-            None => tracing::info!("{decision}"),
+            let stage = round.stage();
+            if let Some(stage) = stage {
+                self.rounds.act(observer, stage).await.map_err(|why| Exit::Usage.saying(why))?;
+                self.stages += 1;
+            }
+            let changed = self.last.as_ref() != Some(&round.decision);
+            let pause = self.pace.next(stage.is_some(), changed, round.took);
+            self.last = Some(round.decision);
+            sleep(pause).await;
         }
     }
 
@@ -255,43 +193,4 @@ async fn dry_run(observer: &mut Observer, desired: &DesiredTopology, limit: Dura
         }
     }
     render::print(&text)
-}
-
-/// How long to wait between rounds: briefly while things move, ever longer while they do not, and always so long that
-/// asking takes a small part of the servers' time. In a large cluster the answers themselves are work for everybody.
-struct Pace {
-    current: Duration,
-    moved: Instant,
-    /// How many rounds have acted in a row.
-    acts: u32,
-}
-
-impl Pace {
-    const SHORTEST: Duration = Duration::from_millis(5);
-    const LONGEST: Duration = Duration::from_millis(500);
-    /// After this long without a change the waits grow.
-    const LIVELY: Duration = Duration::from_secs(3);
-    /// A wait is at least this many times as long as the round before it took.
-    const IDLE_PART: u32 = 4;
-    /// After an act we look at once; but stages that keep undoing each other must not keep everybody busy.
-    const ACTS_IN_A_ROW: u32 = 10;
-
-    fn new() -> Self {
-        Self { current: Self::SHORTEST, moved: Instant::now(), acts: 0 }
-    }
-
-    fn next(&mut self, acted: bool, changed: bool, round: Duration) -> Duration {
-        if changed {
-            self.moved = Instant::now();
-        }
-        self.acts = if acted { self.acts.saturating_add(1) } else { 0 };
-        if acted && changed && self.acts <= Self::ACTS_IN_A_ROW {
-            return Duration::ZERO;
-        }
-        self.current = match self.moved.elapsed() < Self::LIVELY {
-            true => Self::SHORTEST,
-            false => (self.current * 2).min(Self::LONGEST),
-        };
-        self.current.max((round * Self::IDLE_PART).min(Self::LONGEST * 2))
-    }
 }

@@ -6,12 +6,7 @@ use super::render;
 use super::status::{FindingJson, expected_shape, finding, look, observer};
 use crate::cli::{LookArgs, Output};
 use crate::exit::{Exit, Failure};
-use crate::topology::decision::Decision;
-use crate::topology::desired::{DesiredTopology, Policy, Shape};
-use crate::topology::health::{self, Finding, Grade, Health};
-use crate::topology::identity::ClusterId;
-use crate::topology::observation::Observation;
-use crate::topology::plan;
+use crate::topology::health::{self, Health};
 
 /// The JSON of `doctor -o json`. Fields are only ever added.
 #[derive(Debug, Serialize)]
@@ -30,21 +25,8 @@ struct DoctorJson<'h> {
 pub async fn run(args: &LookArgs) -> Result<(), Failure> {
     let mut observer = observer(args)?;
     let observation = look(&mut observer, args.timeout).await;
-    let shape = expected_shape(&args.expect);
-    let mut report = health::assess(&observation, &observer.cluster(), shape);
-    let next = shape.map(|shape| next(&observation, observer.cluster(), shape));
-    if let Some(Decision::Refuse(refusal)) = &next {
-        report.findings.insert(
-            0,
-            Finding {
-                grade: Grade::Degraded,
-                code: "refused",
-                sentence: format!("bootstrap would refuse: {refusal}"),
-                remedy: refusal.remedy(),
-            },
-        );
-    }
-    let next = next.map(|decision| decision.to_string());
+    let report = health::assess(&observation, &observer.cluster(), expected_shape(&args.expect));
+    let next = report.next.as_ref().map(ToString::to_string);
     render::print(&match args.output {
         Output::Table => text(&report, next.as_deref()),
         Output::Json => render::json(&DoctorJson {
@@ -59,10 +41,6 @@ pub async fn run(args: &LookArgs) -> Result<(), Failure> {
         true => Err(Exit::Negative.saying("something is wrong; see above")),
         false => Ok(()),
     }
-}
-
-fn next(observation: &Observation, cluster: ClusterId, shape: Shape) -> Decision {
-    plan(observation, &DesiredTopology { cluster, shape }, &Policy::FORM)
 }
 
 fn text(report: &Health, next: Option<&str>) -> String {

@@ -14,7 +14,7 @@ use crate::topology::probe::{Probe, Verdict};
 use crate::valkey::Server;
 
 pub use latch::Latch;
-pub use own::OwnHealth;
+pub use own::{OwnHealth, Told};
 pub use prober::Prober;
 
 /// Runs the command. A probe that fails says why on standard output, which the kubelet shows.

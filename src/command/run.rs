@@ -7,7 +7,7 @@ mod bare;
 pub mod duties;
 mod guard;
 mod input;
-mod join;
+mod keep;
 mod pod;
 mod settings;
 mod supervision;

@@ -22,13 +22,15 @@ pub struct Absent {
     pub known_by: Vec<usize>,
 }
 
-/// Everybody whom members know and who is none of them; `by_id` are the members' ids, ascending.
-pub(super) fn absent(members: &[Member<'_>], by_id: &[(NodeId, usize)]) -> BTreeMap<NodeId, Absent> {
-    let mut all: BTreeMap<NodeId, Absent> = BTreeMap::new();
-    for (place, member) in members.iter().enumerate() {
-        let lines = member.report.view.beside(by_id, |(id, _)| *id);
-        for (entry, _) in lines.filter(|(entry, found)| found.is_none() && entry.is_known()) {
-            let absent = all.entry(entry.id).or_insert_with(|| Absent {
+/// What members know of these identities, none of which is a member's.
+pub(super) fn absent(members: &[Member<'_>], ids: impl Iterator<Item = NodeId>) -> BTreeMap<NodeId, Absent> {
+    let of = |id| {
+        let mut absent: Option<Absent> = None;
+        for (place, member) in members.iter().enumerate() {
+            let Some(entry) = member.report.view.get(id) else {
+                continue;
+            };
+            let absent = absent.get_or_insert_with(|| Absent {
                 endpoint: None,
                 slots: SlotSet::EMPTY,
                 config_epoch: 0,
@@ -41,6 +43,7 @@ pub(super) fn absent(members: &[Member<'_>], by_id: &[(NodeId, usize)]) -> BTree
             absent.is_lost &= entry.is_lost();
             absent.known_by.push(place);
         }
-    }
-    all
+        absent.map(|absent| (id, absent))
+    };
+    ids.filter_map(of).collect()
 }

@@ -1,15 +1,21 @@
 //! How the cluster is doing: what `status` shows and `doctor` explains.
 
+mod findings;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 
-use super::desired::{Shape, count};
+use super::decision::Decision;
+use super::desired::{DesiredTopology, Policy, Shape};
 use super::identity::{ClusterId, PodName};
-use super::membership::{Label, Member, Membership};
+use super::membership::{Member, Membership};
 use super::node::{NodeId, Role};
-use super::observation::{Observation, Silence};
-use super::slot::{SLOT_COUNT, SlotSet};
+use super::observation::Observation;
+use super::plan::plan;
+use super::slot::SlotSet;
+use findings::{absences, coverage, differences, notes, refused, replication, views, waiting};
 
 /// The cluster at a glance.
 #[derive(Clone, Debug)]
@@ -22,6 +28,8 @@ pub struct Health {
     pub nodes: Vec<NodeHealth>,
     /// How many slots have a primary that answers.
     pub slots_served: usize,
+    /// What would be done next to bring the cluster into the shape that was given.
+    pub next: Option<Decision>,
 }
 
 /// Something worth knowing.
@@ -99,15 +107,34 @@ pub fn assess(observation: &Observation, cluster: &ClusterId, shape: Option<Shap
     for node in &nodes {
         served.add(&node.slots);
     }
-    let mut findings: Vec<Finding> = absences(observation, &membership)
+    let decide = |shape| plan(observation, &DesiredTopology { cluster: cluster.clone(), shape }, &Policy::FORM);
+    let next = shape.map(decide);
+    let standing = || standing_shape(&membership).map(decide);
+    let refused = next.clone().or_else(standing).and_then(|decision| refused(&decision));
+    let mut findings: Vec<Finding> = refused
+        .into_iter()
+        .chain(absences(observation, &membership))
         .chain(coverage(&served))
         .chain(replication(&nodes))
         .chain(shape.into_iter().flat_map(|shape| differences(&nodes, shape)))
         .chain(views(&membership))
         .chain(notes(observation, &membership))
+        .chain(next.as_ref().and_then(waiting))
         .collect();
     findings.sort_by_key(|finding| finding.grade);
-    Health { cluster: cluster.clone(), findings, nodes, slots_served: served.len() }
+    Health { cluster: cluster.clone(), findings, nodes, slots_served: served.len(), next }
+}
+
+/// The shape that stands: a shard for each owner of slots, be it here or not, and the others as evenly as can be.
+fn standing_shape(membership: &Membership<'_>) -> Option<Shape> {
+    let mut claimed = SlotSet::EMPTY;
+    let owners = membership.members.iter().map(|member| member.report.myself().slot_set());
+    let here = owners.filter(|slots| !slots.is_empty()).inspect(|slots| claimed.add(slots)).count();
+    let away = membership.absent.values().filter(|absent| !absent.slots.without(&claimed).is_empty()).count();
+    let shards = NonZeroU16::new(u16::try_from(here + away).ok()?.max(1))?;
+    let others = (membership.members.len() + away).saturating_sub(shards.get().into());
+    let replicas = u16::try_from(others.div_ceil(shards.get().into())).ok()?;
+    (!membership.members.is_empty()).then_some(Shape { shards, replicas })
 }
 
 fn nodes(membership: &Membership<'_>) -> Vec<NodeHealth> {
@@ -151,216 +178,6 @@ fn node(member: &Member<'_>, shards: &BTreeMap<NodeId, usize>, membership: &Memb
         }),
         ok: report.cluster.ok,
     }
-}
-
-fn absences(observation: &Observation, membership: &Membership<'_>) -> impl Iterator<Item = Finding> {
-    let nobody = membership.members.is_empty().then(|| {
-        let trouble =
-            observation.trouble.first().cloned().unwrap_or_else(|| "DNS named nobody that is ours".to_owned());
-        degraded(
-            "nobody",
-            format!("no member of the cluster answers: {trouble}"),
-            "check --service, --dns-server and whether the pods run",
-        )
-    });
-    let silent: Vec<_> = membership.silent.iter().map(|(label, why)| silent(label, why)).collect();
-    let unresolved: Vec<_> = observation
-        .unresolved
-        .iter()
-        .filter(|pod| !membership.has(pod))
-        .map(|pod| {
-            degraded(
-                "unresolved",
-                format!("{pod} has no address in DNS"),
-                "see whether the pod exists, and that its headless service has publishNotReadyAddresses: true",
-            )
-        })
-        .collect();
-    nobody.into_iter().chain(silent).chain(unresolved)
-}
-
-fn silent(label: &Label, why: &Silence) -> Finding {
-    let remedy = match why {
-        Silence::Refused | Silence::Unreachable(_) => "see whether the pod runs and what its log says",
-        Silence::NotReady(_) => "wait: it loads its data or is busy; its log says how far it is",
-        Silence::Denied(_) => "check --username, --password-file and VALKEY_PASSWORD against the server's",
-        Silence::Unusable(_) => "see that it is a Valkey server with `cluster-enabled yes`",
-    };
-    let node = match label.pod {
-        Some(_) => format!("{label} ({})", label.address),
-        None => label.to_string(),
-    };
-    degraded("silent", format!("{node} {why}"), remedy)
-}
-
-fn coverage(served: &SlotSet) -> Option<Finding> {
-    let missing = SlotSet::ALL.without(served);
-    (!missing.is_empty()).then(|| {
-        let what = match missing.len() == usize::from(SLOT_COUNT) {
-            true => "no slot has a primary that answers".to_owned(),
-            false => format!("{} without a primary that answers: {missing}", count(missing.len(), "slot")),
-        };
-        degraded(
-            "slots",
-            what,
-            "bring the missing pods back; where the cluster was never formed, `valkeeper bootstrap`",
-        )
-    })
-}
-
-fn replication(nodes: &[NodeHealth]) -> Vec<Finding> {
-    nodes
-        .iter()
-        .filter_map(|node| {
-            let name = label(node);
-            match node.link {
-                Some(Link::Syncing) => Some(Finding {
-                    // Of nothing, the copy is as good as made.
-                    grade: if primary_keys(nodes, node) == 0 { Grade::Note } else { Grade::Degraded },
-                    code: "syncing",
-                    sentence: format!("{name} receives its first full copy"),
-                    remedy: "wait until it has it".to_owned(),
-                }),
-                Some(Link::Down) => Some(degraded(
-                    "link",
-                    format!("{name} does not follow its primary"),
-                    "see both logs: is the primary reachable from it, and do the passwords agree (masterauth)?",
-                )),
-                _ if node.shard.is_none() => Some(degraded(
-                    "no-shard",
-                    format!("{name} belongs to no shard"),
-                    "`valkeeper bootstrap` finds it a place",
-                )),
-                _ if !node.ok => Some(degraded(
-                    "not-ok",
-                    format!("{name} says that the cluster is not ok"),
-                    "wait a few seconds; if it stays so, the other findings say why",
-                )),
-                _ => None,
-            }
-        })
-        .collect()
-}
-
-/// How many keys the primary of a replica holds; 0 where it is not known.
-fn primary_keys(nodes: &[NodeHealth], replica: &NodeHealth) -> u64 {
-    let primary = nodes.iter().find(|node| node.shard == replica.shard && node.role.is_primary());
-    primary.map_or(0, |primary| primary.keys)
-}
-
-/// What differs from the shape.
-fn differences(nodes: &[NodeHealth], shape: Shape) -> Vec<Finding> {
-    let mut replicas: BTreeMap<usize, usize> = BTreeMap::new();
-    for node in nodes {
-        if let Some(shard) = node.shard {
-            *replicas.entry(shard).or_default() += usize::from(!node.role.is_primary());
-        }
-    }
-    let shards = usize::from(shape.shards.get());
-    let wanted = usize::from(shape.replicas);
-    let number = (replicas.len() != shards).then(|| {
-        degraded(
-            "shards",
-            format!("there are {}, and {} were asked for", count(replicas.len(), "shard"), count(shards, "shard")),
-            "say the number that stands, or let `valkeeper bootstrap` complete the cluster",
-        )
-    });
-    let lacking = replicas.into_iter().filter(|(_, has)| *has < wanted).map(|(shard, has)| {
-        let has = match has {
-            0 => "no replica".to_owned(),
-            has => format!("only {}", count(has, "replica")),
-        };
-        degraded(
-            "replicas",
-            format!("shard {shard} has {has}, {wanted} were asked for"),
-            "bring the missing pods back, then `valkeeper bootstrap`",
-        )
-    });
-    number.into_iter().chain(lacking).collect()
-}
-
-/// Whom members cannot reach.
-fn views(membership: &Membership<'_>) -> Vec<Finding> {
-    let members = &membership.members;
-    let mut suspects: BTreeMap<Label, Vec<Label>> = BTreeMap::new();
-    for from in members {
-        for to in members {
-            let cut = from.report.view.get(to.id()).is_some_and(|entry| entry.flags.suspected || entry.flags.failed);
-            if cut {
-                suspects.entry(to.label()).or_default().push(from.label());
-            }
-        }
-    }
-    suspects
-        .into_iter()
-        .map(|(node, by)| {
-            let by: Vec<_> = by.iter().map(ToString::to_string).collect();
-            degraded(
-                "suspected",
-                format!("{node} cannot be reached by {}", by.join(", ")),
-                "look at the network between them: is the cluster bus port open?",
-            )
-        })
-        .collect()
-}
-
-fn notes(observation: &Observation, membership: &Membership<'_>) -> Vec<Finding> {
-    let mut notes = Vec::new();
-    for member in &membership.members {
-        if member.report.is_lowered() {
-            notes.push(degraded(
-                "forming",
-                format!(
-                    "{} still has the settings of a cluster that is being formed: it takes no writes",
-                    member.label()
-                ),
-                "`valkeeper bootstrap` again: it goes on where it was stopped, and puts them back",
-            ));
-        }
-        for moving in &member.report.myself().moving {
-            notes.push(note(
-                "moving",
-                format!("{} has a slot on its way {moving}", member.label()),
-                "if nobody moves slots now, `valkey-cli --cluster fix`",
-            ));
-        }
-    }
-    for stranger in &membership.strangers {
-        notes.push(note("stranger", stranger.to_string(), "see why DNS leads there; nothing is done to it"));
-    }
-    let mut leftovers: BTreeMap<NodeId, usize> = BTreeMap::new();
-    for other in membership.members.iter().flat_map(|member| member.report.view.others()) {
-        let answers = membership.get(other.id).is_some();
-        if !answers && (other.flags.failed || other.flags.without_address) {
-            *leftovers.entry(other.id).or_default() += 1;
-        }
-    }
-    for (id, views) in leftovers {
-        notes.push(note(
-            "leftover",
-            format!("{} still know a node that is gone, {}", count(views, "node"), id.short()),
-            format!("if it never comes back, `CLUSTER FORGET {id}` on every node within a minute"),
-        ));
-    }
-    notes.extend(
-        observation
-            .trouble
-            .iter()
-            .map(|trouble| note("dns", trouble.clone(), "look at the DNS server, or name another with --dns-server")),
-    );
-    notes
-}
-
-fn label(node: &NodeHealth) -> Label {
-    Label { pod: node.pod.clone(), address: node.address }
-}
-
-fn degraded(code: &'static str, sentence: String, remedy: impl Into<String>) -> Finding {
-    Finding { grade: Grade::Degraded, code, sentence, remedy: remedy.into() }
-}
-
-fn note(code: &'static str, sentence: String, remedy: impl Into<String>) -> Finding {
-    Finding { grade: Grade::Note, code, sentence, remedy: remedy.into() }
 }
 
 impl fmt::Display for Link {

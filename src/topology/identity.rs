@@ -3,7 +3,8 @@
 //! The bus has no cluster name, so each node of ours carries one: `CLUSTER-ID/POD` in
 //! `cluster-announce-human-nodename`. While a cluster is being formed a third part,
 //! `CLUSTER-ID/POD/TIMEOUT-REPLICAS-LAG-DELAY`, keeps the settings that forming lowered. It is set in the same CONFIG SET
-//! that lowers them, so whoever comes next, also after a crash, can put them back.
+//! that lowers them, so whoever comes next, also after a crash, can put them back. Where a pod is told where it runs, a
+//! fourth and a fifth part say so: `CLUSTER-ID/POD//ZONE/HOST`.
 
 use std::fmt;
 use std::time::Duration;
@@ -25,7 +26,22 @@ pub struct Mark {
     pub pod: Option<PodName>,
     /// The settings to put back, while the cluster is being formed.
     pub forming: Option<Settings>,
+    /// Where it runs.
+    pub site: Site,
 }
+
+/// Where a pod runs, as far as it was told: replicas are kept away from their primary.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Site {
+    /// The zone of its machine.
+    pub zone: Option<SiteName>,
+    /// The machine: the Kubernetes node.
+    pub host: Option<SiteName>,
+}
+
+/// The name of a zone or of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiteName(String);
 
 /// The server settings that forming changes for its short while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +95,28 @@ impl PodName {
     }
 }
 
+impl SiteName {
+    /// A name: letters, digits, dots, dashes and underscores.
+    pub fn new(name: &str) -> Option<Self> {
+        valid_part(name).map(Self)
+    }
+}
+
+impl Site {
+    /// How much of a failure would strike both: 2 the same machine, 1 the same zone, 0 nothing that is known.
+    pub fn shares(&self, other: &Self) -> u8 {
+        let is_same = |one: &Option<SiteName>, other: &Option<SiteName>| one.is_some() && one == other;
+        match is_same(&self.host, &other.host) {
+            true => 2,
+            false => is_same(&self.zone, &other.zone).into(),
+        }
+    }
+
+    fn is_known(&self) -> bool {
+        self.zone.is_some() || self.host.is_some()
+    }
+}
+
 impl Mark {
     /// Reads a human node name; none where it is not a mark.
     pub fn parse(name: &str) -> Option<Self> {
@@ -89,10 +127,15 @@ impl Mark {
             name => Some(PodName::new(name)?),
         };
         let forming = match parts.next() {
-            None => None,
+            None | Some("") => None,
             Some(text) => Some(Settings::parse(text)?),
         };
-        parts.next().is_none().then_some(Self { cluster, pod, forming })
+        let mut name = || match parts.next() {
+            None | Some("") => Some(None),
+            Some(name) => SiteName::new(name).map(Some),
+        };
+        let site = Site { zone: name()?, host: name()? };
+        parts.next().is_none().then_some(Self { cluster, pod, forming, site })
     }
 }
 
@@ -149,9 +192,15 @@ impl fmt::Display for Mark {
             write!(f, "{pod}")?;
         }
         match &self.forming {
-            Some(settings) => write!(f, "/{settings}"),
-            None => Ok(()),
+            Some(settings) => write!(f, "/{settings}")?,
+            None if self.site.is_known() => f.write_str("/")?,
+            None => {}
         }
+        if self.site.is_known() {
+            let part = |name: &Option<SiteName>| name.as_ref().map_or("", |name| &name.0).to_owned();
+            write!(f, "/{}/{}", part(&self.site.zone), part(&self.site.host))?;
+        }
+        Ok(())
     }
 }
 
@@ -173,6 +222,9 @@ mod tests {
             "valkey-headless/valkey-0/15000-0-10-5",
             "valkey-headless//15000-0-10-5",
             "valkey-headless/",
+            "valkey-headless/valkey-0//eu-west-1a/node-7",
+            "valkey-headless/valkey-0//eu-west-1a/",
+            "valkey-headless//15000-0-10-5//node-7",
         ] {
             assert_eq!(Mark::parse(text).map(|mark| mark.to_string()).as_deref(), Some(text));
         }
@@ -180,9 +232,18 @@ mod tests {
 
     #[test]
     fn what_is_not_quite_a_mark_is_none() {
-        for text in
-            ["", "valkey-0", "/valkey-0", "a/b/c", "a/b/1-2-3", "a/b/1-2-3-4-5", "a/b/1-2-3-4/d", "a/b c", "ä/b"]
-        {
+        for text in [
+            "",
+            "valkey-0",
+            "/valkey-0",
+            "a/b/c",
+            "a/b/1-2-3",
+            "a/b/1-2-3-4-5",
+            "a/b c",
+            "ä/b",
+            "a/b//c d/",
+            "a/b//c/d/e",
+        ] {
             assert_eq!(Mark::parse(text), None, "{text}");
         }
     }

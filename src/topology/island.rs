@@ -31,9 +31,10 @@ impl Islands {
         let mut islands = Self { reporters, others: BTreeMap::new(), parents };
         for (from, report) in reports.into_iter().enumerate() {
             let reporters = std::mem::take(&mut islands.reporters);
-            for (entry, place) in report.view.beside(&reporters, |id| *id).filter(|(entry, _)| entry.is_known()) {
-                let to = place.unwrap_or_else(|| islands.hearsay(entry.id));
-                islands.join(from, to);
+            for (entry, place) in report.view.beside(&reporters, |id| *id) {
+                // Only who is not found there may be somebody whose id is not proven.
+                let to = place.or_else(|| entry.is_known().then(|| islands.hearsay(entry.id)));
+                to.into_iter().for_each(|to| islands.join(from, to));
             }
             islands.reporters = reporters;
         }
@@ -54,6 +55,11 @@ impl Islands {
     /// Whether both are on one island.
     pub fn together(&self, a: NodeId, b: NodeId) -> bool {
         self.root(a) == self.root(b)
+    }
+
+    /// Everybody who gave no report and is known by somebody who did, ascending.
+    pub fn hearsays(&self) -> impl Iterator<Item = NodeId> {
+        self.others.keys().copied()
     }
 
     fn hearsay(&mut self, id: NodeId) -> usize {

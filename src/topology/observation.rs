@@ -1,6 +1,7 @@
 //! What was seen in one round: every address that was asked, and what answered there.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -18,6 +19,8 @@ pub struct Observation {
     pub unresolved: Vec<PodName>,
     /// What discovery had trouble with, for people.
     pub trouble: Vec<String>,
+    /// Servers that know nobody, carry no mark and have been seen for less time than DNS may lead to the wrong one.
+    pub newcomers: BTreeSet<NodeId>,
 }
 
 /// An address that was asked, and what came of it.
@@ -53,11 +56,13 @@ pub struct NodeReport {
 }
 
 /// CLUSTER NODES of one node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     myself: NodeEntry,
     /// Ascending by id, so that a lookup is quick and the order does not depend on the server's.
     entries: Vec<NodeEntry>,
+    /// Their ids: a thousand nodes have a million lines between them, and most questions are whose they are.
+    ids: Vec<NodeId>,
 }
 
 /// Why an address gave no report.
@@ -104,7 +109,8 @@ impl View {
     pub fn new(mut entries: Vec<NodeEntry>) -> Option<Self> {
         entries.sort_by_key(|entry| entry.id);
         let myself = entries.iter().find(|entry| entry.flags.myself)?.clone();
-        Some(Self { myself, entries })
+        let ids = entries.iter().map(|entry| entry.id).collect();
+        Some(Self { myself, entries, ids })
     }
 
     /// The observer's own line.
@@ -119,7 +125,7 @@ impl View {
 
     /// The node of this id; a node in handshake has no id yet and is not found.
     pub fn get(&self, id: NodeId) -> Option<&NodeEntry> {
-        let place = self.entries.binary_search_by_key(&id, |entry| entry.id).ok()?;
+        let place = self.ids.binary_search(&id).ok()?;
         self.entries.get(place).filter(|entry| entry.is_known())
     }
 
@@ -130,9 +136,9 @@ impl View {
         id: impl Fn(&T) -> NodeId + 'v,
     ) -> impl Iterator<Item = (&'v NodeEntry, Option<usize>)> {
         let mut place = 0;
-        self.entries.iter().map(move |entry| {
+        self.entries.iter().zip(&self.ids).map(move |(entry, own)| {
             while let Some(next) = listed.get(place) {
-                match id(next).cmp(&entry.id) {
+                match id(next).cmp(own) {
                     Ordering::Less => place += 1,
                     Ordering::Equal => return (entry, Some(place)),
                     Ordering::Greater => break,

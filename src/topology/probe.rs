@@ -4,6 +4,7 @@
 //! passes too early lets a rolling update take the next pod while this one is no substitute for it yet.
 
 mod life;
+mod reconciliation;
 
 use std::fmt;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use super::observation::Silence;
 use super::server::{Loading, ServerReport};
 
 pub use life::Life;
+pub use reconciliation::{Phase, Reconciliation};
 
 /// What the kubelet asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,7 +132,11 @@ fn unready_yet(report: &ServerReport, in_cluster: bool) -> Option<String> {
     };
     let myself = cluster.view.myself();
     if myself.slots.is_empty() && cluster.view.others().next().is_none() {
-        return Some("the node is blank: it knows no other node and has no slots; bootstrap joins it".to_owned());
+        return Some(
+            "the node is blank: it knows no other node and has no slots; `run` joins it to a cluster that stands, and \
+                     `valkeeper bootstrap` forms one"
+                .to_owned(),
+        );
     }
     if matches!(myself.role, Role::Replica(_)) && link_is_up.is_none() {
         return down();

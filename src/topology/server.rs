@@ -36,7 +36,7 @@ pub struct ServerReport {
 }
 
 /// A node's view of the cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterView {
     /// Everybody, itself among them.
     pub view: View,

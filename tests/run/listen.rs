@@ -1,11 +1,10 @@
 //! Probes over HTTP, over the life of a pod.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::time::Duration;
 
 use serde_json::Value;
-use testbed::{Ended, Fault, Testbed, Valkey};
+use testbed::{Ended, Fault, Testbed, Valkey, http_get};
 
 use crate::tools::{LIMIT, ask, each, populate, standalone, stopped, supervised, wait_logged};
 
@@ -14,14 +13,9 @@ const PATHS: [(&str, &str); 3] = [("/startupz", "startup"), ("/livez", "liveness
 
 /// The status and the reason; none where nobody listens.
 fn get(bed: &Testbed, path: &str) -> anyhow::Result<(u16, String)> {
-    let mut stream = TcpStream::connect((bed.pod(0).addr(), PORT))?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: pod\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
-    let body: Value = serde_json::from_str(body)?;
-    Ok((head.split(' ').nth(1).unwrap().parse()?, body["reason"].as_str().unwrap_or_default().to_owned()))
+    let (status, body) = http_get((bed.pod(0).addr(), PORT).into(), path)?;
+    let body: Value = serde_json::from_str(&body)?;
+    Ok((status, body["reason"].as_str().unwrap_or_default().to_owned()))
 }
 
 #[track_caller]

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::prober::Prober;
 use crate::admin::Health;
-use crate::topology::probe::{Life, Probe, Verdict};
+use crate::topology::probe::{Life, Probe, Reconciliation, Verdict};
 use crate::valkey::Server;
 
 /// How long the server may take to answer; the kubelet gives up after a second as well, if it is not told otherwise.
@@ -18,9 +18,18 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Our own server, asked over one connection at a time, however many ask us.
 #[derive(Debug)]
 pub struct OwnHealth {
-    life: watch::Receiver<Life>,
+    told: Told,
     patience: Duration,
     asking: Mutex<Asking>,
+}
+
+/// What the supervisor tells of the server.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// How far it is.
+    pub life: watch::Receiver<Life>,
+    /// How far keeping its cluster in shape is; none where that is not done.
+    pub reconciliation: watch::Receiver<Option<Reconciliation>>,
 }
 
 #[derive(Debug)]
@@ -32,24 +41,24 @@ struct Asking {
 
 impl OwnHealth {
     /// The health of this server, of which its supervisor says how far it is; it has a second for each answer.
-    pub fn new(life: watch::Receiver<Life>, server: Server, in_cluster: bool, data_dir: Option<PathBuf>) -> Self {
-        Self::with_patience(PATIENCE, life, server, in_cluster, data_dir)
+    pub fn new(told: Told, server: Server, in_cluster: bool, data_dir: Option<PathBuf>) -> Self {
+        Self::with_patience(PATIENCE, told, server, in_cluster, data_dir)
     }
 
     /// The same where the server may take another time to answer.
     pub fn with_patience(
         patience: Duration,
-        life: watch::Receiver<Life>,
+        told: Told,
         server: Server,
         in_cluster: bool,
         data_dir: Option<PathBuf>,
     ) -> Self {
         let prober = Prober::new(server.with_patience(patience), in_cluster, data_dir);
-        Self { life, patience, asking: Mutex::new(Asking { prober, last: BTreeMap::new() }) }
+        Self { told, patience, asking: Mutex::new(Asking { prober, last: BTreeMap::new() }) }
     }
 
-    fn told(&self, probe: Probe) -> Option<Verdict> {
-        self.life.borrow().verdict(probe)
+    fn known(&self, probe: Probe) -> Option<Verdict> {
+        self.told.life.borrow().verdict(probe)
     }
 }
 
@@ -58,8 +67,12 @@ impl Health for OwnHealth {
         self.patience
     }
 
+    fn reconciliation(&self) -> Option<Reconciliation> {
+        self.told.reconciliation.borrow().clone()
+    }
+
     async fn ask(&self, probe: Probe) -> Verdict {
-        if let Some(verdict) = self.told(probe) {
+        if let Some(verdict) = self.known(probe) {
             return verdict;
         }
         let arrived = Instant::now();
@@ -79,6 +92,6 @@ impl Health for OwnHealth {
         let late = |_| Verdict::fail(format!("the server has not answered within {:?}", self.patience));
         let verdict = timeout(self.patience, question).await.unwrap_or_else(late);
         // A drain that began meanwhile counts.
-        self.told(probe).unwrap_or(verdict)
+        self.known(probe).unwrap_or(verdict)
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use crate::config::{Credentials, Reach, Secret, Service};
-use crate::topology::identity::{Mark, PodName};
+use crate::topology::identity::{Mark, PodName, Site};
 use crate::topology::order::HeldBack;
 use crate::topology::parse::{PRIMARY_AUTH, PRIMARY_USER, ServerConfig, directive};
 use crate::topology::version::Version;
@@ -56,7 +56,7 @@ impl Input<'_> {
                     known.push(("cluster-announce-hostname", format!("{pod}.{service}")));
                 }
                 if let Some(cluster) = reach.cluster.clone() {
-                    let mark = Mark { cluster, pod: Some(pod.clone()), forming: None };
+                    let mark = Mark { cluster, pod: Some(pod.clone()), forming: None, site: Site::default() };
                     known.push(("cluster-announce-human-nodename", mark.to_string()));
                 }
             }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::duties::{Cut, Duties, Start};
 use super::guard::{self, Guard};
 use super::input::Input;
+use super::keep::Progress;
 use super::settings::Settings;
 use super::watch::{LastReport, hand_over_from_dead};
 use crate::admin::Admin;
@@ -25,7 +26,7 @@ use crate::topology::budget::Budget;
 use crate::topology::drain::Verdict as Drained;
 use crate::topology::parse::ServerConfig;
 use crate::topology::probe::Life;
-use crate::topology::start::{self, NodesConf, OnDisk};
+use crate::topology::start::{self, OnDisk};
 use crate::topology::supervise::{State, Verdict};
 use crate::valkey::Server;
 
@@ -36,6 +37,8 @@ pub(super) struct Pod {
     /// Where probes are answered.
     admin: Option<Admin>,
     life: watch::Sender<Life>,
+    /// How far reconciliation is.
+    progress: Progress,
     /// What the guard found that has to be seen to once the server runs.
     debts: watch::Sender<Debts>,
 }
@@ -48,8 +51,6 @@ pub(super) struct Debts {
     /// It was started, with this configuration and over this disk, although a replica holds better data, and is held
     /// back until that one has taken over.
     held_back: Option<(ServerConfig, OnDisk)>,
-    /// It had no nodes.conf: it is a new node.
-    is_new: bool,
     /// Where it notes down what it knows of its cluster.
     nodes_conf: Option<PathBuf>,
 }
@@ -67,6 +68,7 @@ impl Pod {
             last: LastReport::default(),
             admin,
             life: watch::Sender::new(Life::Guarding("it has just begun".to_owned())),
+            progress: Progress::default(),
             debts: watch::Sender::default(),
         })
     }
@@ -115,7 +117,6 @@ impl Duties for Pod {
         let disk = datadir::look(&config).map_err(|error| Exit::System.because(error))?;
         start::inspect(&disk, &config, version, self.settings.aof.from_rdb)
             .map_err(|refusal| Exit::Refused.saying(format!("{refusal}. What to do: {}", refusal.remedy())))?;
-        let is_new = self.settings.policy.cluster && disk.nodes_conf == NodesConf::Missing;
         let opened = match self.settings.policy.cluster {
             true => guard::before_start(&self.around(), &disk, &config).await?,
             false => guard::Opened::default(),
@@ -124,7 +125,7 @@ impl Duties for Pod {
         let append_only = self.settings.aof.starts_from_rdb(&config, &disk, drained.as_ref(), follows);
         let held_back = opened.held_back.then(|| (config.clone(), disk));
         let nodes_conf = self.settings.policy.cluster.then(|| config.nodes_conf());
-        self.debts.send_replace(Debts { append_only, held_back, is_new, nodes_conf });
+        self.debts.send_replace(Debts { append_only, held_back, nodes_conf });
         let input = Input {
             given,
             version,

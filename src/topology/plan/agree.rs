@@ -26,7 +26,7 @@ fn differences(from: &Member<'_>, membership: &Membership<'_>) -> Vec<Blocker> {
             continue;
         };
         known += 1;
-        if to.id() != from.id() {
+        if !entry.flags.myself {
             found.extend(difference(from, entry, to).map(|blocker| (place, blocker)));
         }
     }

@@ -18,7 +18,8 @@ pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, polic
     let lower = policy.hurry && is_empty(membership);
     let actions = membership.members.iter().filter_map(|member| {
         let forming = originals(member, membership);
-        let mut mark = Mark { cluster: desired.cluster.clone(), pod: member.pod.clone(), forming };
+        let (cluster, pod, site) = (desired.cluster.clone(), member.pod.clone(), member.site());
+        let mut mark = Mark { cluster, pod, forming, site };
         match forming {
             None if lower => {
                 mark.forming = Some(member.report.settings);

@@ -49,12 +49,8 @@ pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, _: &P
     }
 
     let (mut actions, mut blockers) = (Vec::new(), Vec::new());
-    for member in unplaced {
-        let Some(shard) = gap(&mut shards, member, wanted) else {
-            continue;
-        };
-        shard.replicas.push(member);
-        match follow(member, shard.primary, membership) {
+    for (member, primary) in place(&mut shards, unplaced, wanted) {
+        match follow(member, primary, membership) {
             Ok(action) => actions.push(action),
             Err(blocker) => blockers.push(*blocker),
         }
@@ -73,7 +69,8 @@ fn surplus<'m, 'a>(shards: &mut [Shard<'m, 'a>], wanted: usize, membership: &Mem
     let lacking: usize = shards.iter().map(|shard| wanted.saturating_sub(shard.replicas.len())).sum();
     let mut moved = Vec::new();
     for shard in shards.iter_mut().filter(|shard| lacking > 0 && shard.replicas.len() > wanted) {
-        shard.replicas.sort_by_key(|replica| !is_in_sync(replica));
+        let site = shard.primary.site();
+        shard.replicas.sort_by_key(|replica| (!is_in_sync(replica), replica.site().shares(&site)));
         let in_sync = shard.replicas.iter().filter(|replica| is_in_sync(replica)).count();
         if in_sync < wanted || is_suspected(shard.primary, membership) {
             continue;
@@ -96,7 +93,25 @@ fn is_suspected(primary: &Member<'_>, membership: &Membership<'_>) -> bool {
     })
 }
 
-/// The shard that the node is to join: that of its own ordinal where it lacks a replica, else the one that lacks most.
+/// Whom each node is to follow; those for whom there is no gap are left out.
+fn place<'m, 'a>(
+    shards: &mut [Shard<'m, 'a>],
+    unplaced: Vec<&'m Member<'a>>,
+    wanted: usize,
+) -> Vec<(&'m Member<'a>, &'m Member<'a>)> {
+    let mut placed = Vec::new();
+    for member in unplaced {
+        if let Some(shard) = gap(shards, member, wanted) {
+            shard.replicas.push(member);
+            placed.push((member, shard.primary));
+        }
+    }
+    keep_apart(&mut placed);
+    placed
+}
+
+/// The shard that the node is to join: one whose primary runs elsewhere, of these that of its own ordinal, else the one
+/// that lacks most.
 fn gap<'s, 'm, 'a>(
     shards: &'s mut [Shard<'m, 'a>],
     member: &Member<'_>,
@@ -104,12 +119,42 @@ fn gap<'s, 'm, 'a>(
 ) -> Option<&'s mut Shard<'m, 'a>> {
     let count = u32::try_from(shards.len()).ok()?;
     let own = member.ordinal().and_then(|ordinal| usize::try_from(ordinal.checked_rem(count)?).ok());
+    let site = member.site();
     shards
         .iter_mut()
         .enumerate()
         .filter(|(_, shard)| shard.replicas.len() < wanted)
-        .min_by_key(|(index, shard)| (Some(*index) != own, shard.replicas.len()))
+        .min_by_key(|(index, shard)| (shard.primary.site().shares(&site), Some(*index) != own, shard.replicas.len()))
         .map(|(_, shard)| shard)
+}
+
+/// Who was placed last may have been left with the machine or the zone of its primary: it changes places with another
+/// where that is better for both together.
+fn keep_apart<'m, 'a>(placed: &mut [(&'m Member<'a>, &'m Member<'a>)]) {
+    let sites: Vec<_> = placed.iter().map(|(member, primary)| (member.site(), primary.site())).collect();
+    let mut of: Vec<usize> = (0..placed.len()).collect();
+    let shares = |member: usize, place: usize| match (sites.get(member), sites.get(place)) {
+        (Some((member, _)), Some((_, primary))) => u32::from(member.shares(primary)),
+        _ => 0,
+    };
+    for one in 0..of.len() {
+        let Some(mine) = of.get(one).copied().filter(|mine| shares(one, *mine) > 0) else {
+            continue;
+        };
+        let better = (0..of.len()).find(|other| {
+            let theirs = of.get(*other).copied().unwrap_or(mine);
+            shares(one, theirs) + shares(*other, mine) < shares(one, mine) + shares(*other, theirs)
+        });
+        if let Some(other) = better {
+            of.swap(one, other);
+        }
+    }
+    let primaries: Vec<_> = placed.iter().map(|(_, primary)| *primary).collect();
+    for ((_, primary), place) in placed.iter_mut().zip(of) {
+        if let Some(swapped) = primaries.get(place) {
+            *primary = swapped;
+        }
+    }
 }
 
 /// REPLICATE works on an empty primary or a replica, towards a node that it knows as a primary. The copy of a primary that

@@ -19,7 +19,8 @@ pub(super) fn stage(membership: &Membership<'_>) -> Option<Stage> {
         timeouts.map(|(member, settings)| member.act(Deed::RestoreTimeout(settings.node_timeout))).collect();
     if actions.is_empty() {
         let rest = lowered().map(|(member, settings)| {
-            let mark = Mark { cluster: membership.cluster.clone(), pod: member.pod.clone(), forming: None };
+            let (cluster, pod, site) = (membership.cluster.clone(), member.pod.clone(), member.site());
+            let mark = Mark { cluster, pod, forming: None, site };
             member.act(Deed::Restore(mark, settings))
         });
         actions.extend(rest);

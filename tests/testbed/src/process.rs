@@ -1,7 +1,8 @@
 //! Child processes that end with the test that started them.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Sender};
@@ -10,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigHandler, SigSet, Signal as Ignored, signal};
 use rustix::io::Errno;
 use rustix::process::{
@@ -19,8 +21,13 @@ use rustix::process::{
 use crate::locked::locked;
 use crate::wait::wait_for;
 
+/// The network of the thread that opens it.
+const NETWORK: &str = "/proc/thread-self/ns/net";
+
 struct Job {
     command: Command,
+    /// That of the thread that wants the child.
+    network: File,
     reply: Sender<io::Result<Child>>,
 }
 
@@ -91,13 +98,25 @@ pub(crate) fn spawn(mut command: Command) -> io::Result<Child> {
         let (jobs, inbox) = mpsc::channel::<Job>();
         thread::spawn(move || {
             for mut job in inbox {
-                let _ = job.reply.send(job.command.spawn());
+                let child = enter_network(&mut job.command, job.network).and_then(|()| job.command.spawn());
+                let _ = job.reply.send(child);
             }
         });
         Mutex::new(jobs)
     });
     die_with_parent(&mut command);
     let (reply, answer) = mpsc::channel();
-    locked(&SPAWNER).send(Job { command, reply }).map_err(io::Error::other)?;
+    let network = File::open(NETWORK)?;
+    locked(&SPAWNER).send(Job { command, network, reply }).map_err(io::Error::other)?;
     answer.recv().map_err(io::Error::other)?
+}
+
+/// The child lives in that network, where it is not that of this thread; to go to another takes root.
+fn enter_network(command: &mut Command, network: File) -> io::Result<()> {
+    if network.metadata()?.ino() != fs::metadata(NETWORK)?.ino() {
+        let prepare = move || Ok(setns(&network, CloneFlags::CLONE_NEWNET)?);
+        // SAFETY: one system call: fit for the time between fork and exec.
+        unsafe { command.pre_exec(prepare) };
+    }
+    Ok(())
 }

@@ -11,13 +11,16 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::Pod;
-use crate::command::probe::OwnHealth;
+use crate::command::probe::{OwnHealth, Told};
+use crate::command::run::keep::Keeper;
 use crate::command::run::watch::Watch;
-use crate::command::run::{aof, guard, join};
+use crate::command::run::{aof, guard};
 use crate::exit;
 use crate::observer::Observer;
-use crate::topology::probe::Life;
+use crate::topology::identity::PodName;
+use crate::topology::probe::{Life, Reconciliation};
 use crate::topology::supervise::State;
+use crate::valkey::Candidate;
 
 /// What is waited before a part with a bug is begun again: it may be one that strikes at once.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -31,7 +34,7 @@ impl Pod {
                 join3(
                     again("watching the server", || self.watch()),
                     again("paying what the start left to do", || self.pay_debts()),
-                    again("joining the cluster", || self.join_in()),
+                    again("keeping the cluster in its shape", || self.keep(state.clone())),
                 )
                 .await;
             }
@@ -58,18 +61,39 @@ impl Pod {
         let debts = self.debts.borrow().clone();
         if let Some((config, disk)) = debts.held_back {
             guard::release(&mut self.settings.server(), &self.around(), &disk, &config).await;
+            self.debts.send_modify(|debts| debts.held_back = None);
         }
         if debts.append_only {
             aof::switch_on(&mut self.settings.server()).await;
         }
     }
 
-    async fn join_in(&self) {
-        let is_new = self.debts.borrow().is_new;
-        if let (true, Some(reach), Some(desired)) = (is_new, &self.settings.reach, &self.settings.desired) {
-            match Observer::new(reach, desired.shape.members()) {
-                Ok(mut observer) => join::join(&mut observer, desired, self.settings.address).await,
-                Err(failure) => tracing::error!("this node does not look for its cluster: {failure}"),
+    /// Until the node leaves, or its server has ended.
+    async fn keep(&self, mut state: watch::Receiver<State>) {
+        let (Some(reach), Some(desired)) = (&self.settings.reach, &self.settings.desired) else {
+            return;
+        };
+        let own = Candidate { pod: self.settings.name.clone(), address: self.settings.address };
+        let ordinal = own.pod.as_ref().and_then(PodName::ordinal);
+        let observer = match Observer::new(reach, desired.shape.members()) {
+            Ok(observer) => observer.beside(own),
+            Err(failure) => {
+                tracing::error!("nothing keeps the cluster in its shape from here: {failure}");
+                return;
+            }
+        };
+        let keeper = Keeper::new(desired, observer, self.settings.address, ordinal, &self.last, &self.progress);
+        let keep = async {
+            let held_back = Reconciliation::paused("a replica holds better data, and has to take over first");
+            self.progress.send_replace(Some(held_back));
+            // Without a sender there is no pod.
+            let _ = self.debts.subscribe().wait_for(|debts| debts.held_back.is_none()).await;
+            keeper.run().await
+        };
+        tokio::select! {
+            never = keep => match never {},
+            _ = state.wait_for(|state| *state != State::Running) => {
+                self.progress.send_replace(Some(Reconciliation::paused("this node is leaving")));
             }
         }
     }
@@ -77,7 +101,8 @@ impl Pod {
     async fn answer_probes(&self) {
         if let Some(admin) = &self.admin {
             let (server, dir) = (self.settings.server(), self.settings.data_dir.clone());
-            admin.serve(OwnHealth::new(self.life.subscribe(), server, self.settings.policy.cluster, dir)).await;
+            let told = Told { life: self.life.subscribe(), reconciliation: self.progress.subscribe() };
+            admin.serve(OwnHealth::new(told, server, self.settings.policy.cluster, dir)).await;
         }
     }
 

@@ -1,0 +1,65 @@
+//! Pods that come back without their disks: new nodes, for which a place is found, and old ones, which are forgotten.
+
+use std::time::Duration;
+
+use testbed::{Testbed, Valkey};
+
+use crate::tools::{cluster, ids, keys, pods, wait_whole};
+
+/// What is promised is 20 s, on a machine that does nothing else.
+const SOON: Duration = Duration::from_secs(40);
+
+fn builder(valkey: &Valkey) -> testbed::Builder {
+    pods(valkey).supervised(true)
+}
+
+/// Another pod of the same shard as this one, before anything happens: pod mod 3 is the shard.
+fn sibling(pod: usize) -> usize {
+    (pod + 3) % 6
+}
+
+/// These pods lose their disks at once and come back; then all is well, and the nodes that they were are forgotten.
+#[track_caller]
+fn assert_replaced(bed: &Testbed, what: &str, lost: &[usize], before: u64) {
+    let old = ids(bed).unwrap();
+    for pod in lost {
+        bed.pod(*pod).lose_disk().unwrap();
+    }
+    // The heir of a dead primary has what it had before anybody comes back without it.
+    bed.wait_for("every shard to have a primary that is there", SOON, || {
+        let primaries = bed.primaries()?;
+        anyhow::ensure!(primaries.len() == 3 && !primaries.iter().any(|one| lost.contains(one)), "{primaries:?}");
+        Ok(Some(()))
+    })
+    .unwrap();
+    for pod in lost {
+        bed.pod(*pod).start().unwrap();
+    }
+    let took = wait_whole(bed);
+    println!("{}: {what}: whole {took:.1?} after the start", bed.valkey().version);
+    assert!(took <= SOON, "{what}: {took:?}");
+    assert_eq!(ids(bed).unwrap().intersection(&old).count(), 6 - lost.len(), "{what}");
+    assert_eq!(keys(bed), before, "{}: {what}", bed.valkey().version);
+}
+
+#[test]
+fn a_pod_that_lost_its_disk_is_replaced_and_the_node_it_was_is_forgotten() {
+    for valkey in Valkey::all() {
+        let (bed, before) = cluster(builder(&valkey));
+        let replica = sibling(bed.primaries().unwrap()[0]);
+        assert_replaced(&bed, "a replica without its disk", &[replica], before);
+        let primary = bed.primaries().unwrap()[1];
+        assert_replaced(&bed, "a primary without its disk", &[primary], before);
+        let primaries = bed.primaries().unwrap();
+        let two = [primaries[0], sibling(primaries[2])];
+        assert_replaced(&bed, "a primary and another shard's replica without their disks", &two, before);
+    }
+}
+
+#[test]
+fn twenty_lost_disks_in_a_row_leave_a_whole_cluster_and_nobody_behind() {
+    let (bed, before) = cluster(builder(&Valkey::newest()));
+    for round in 0..20 {
+        assert_replaced(&bed, &format!("disk {} of 20", round + 1), &[round % 6], before);
+    }
+}
