@@ -3,9 +3,15 @@
 use super::Sim;
 
 impl Sim {
+    /// Whether somebody thinks that a node which is up has failed: an election may be under way, or come.
+    pub fn is_shaken(&self) -> bool {
+        let up = || self.hosts.iter().filter(|host| host.is_up);
+        up().any(|host| up().any(|other| host.server.get(other.server.id).is_some_and(|known| known.is_lost())))
+    }
+
     /// A piece moves with its keys from its owner to another primary, both of which are here and of one mind: CLUSTER
-    /// SETSLOT NODE, first at the new owner, who takes an epoch of its own for it, then at the old one. Who has given its
-    /// last slot away follows the new owner. False where that cannot be.
+    /// SETSLOT NODE, first at the new owner, who takes an epoch of its own for it, then at the old one. A shard that has
+    /// given its last slot away follows the new owner. False where that cannot be.
     pub fn move_piece(&mut self, piece: usize, from: usize, to: usize) -> bool {
         let (source, target) = (&self.hosts[from], &self.hosts[to]);
         let (giver, taker) = (source.server.id, target.server.id);
@@ -26,10 +32,17 @@ impl Sim {
         server.keys[piece] = keys;
         server.give(piece, Some(taker));
         self.bump_epoch(to);
-        let server = &mut self.hosts[from].server;
-        server.give(piece, Some(taker));
-        if server.own_slots() == 0 {
-            server.turn_to(taker);
+        // A server has its replicas know of it before it does so itself.
+        for at in (0..self.hosts.len()).filter(|at| *at != to) {
+            let is_up = self.hosts[at].is_up;
+            let server = &mut self.hosts[at].server;
+            let shard = server.follows.unwrap_or(server.id);
+            if is_up && (shard == giver || shard == taker) {
+                server.give(piece, Some(taker));
+                if shard == giver && server.slots_of(giver) == 0 {
+                    server.turn_to(taker);
+                }
+            }
         }
         self.update_state(from);
         self.update_state(to);

@@ -17,7 +17,7 @@ pub(super) enum Moved {
 
 /// New shards get slots: from who has most to an empty primary, and then until all have about as many.
 pub(super) fn grow(sim: &mut Sim, setting: &Setting) -> Moved {
-    if are_contested(sim) {
+    if are_contested(sim) || sim.is_shaken() {
         return Moved::Nothing;
     }
     let shape = setting.after.shape;
@@ -45,7 +45,7 @@ pub(super) fn grow(sim: &mut Sim, setting: &Setting) -> Moved {
 /// The pods that are to go are emptied, and as many shards as are to go.
 pub(super) fn shrink(sim: &mut Sim, setting: &Setting) -> Moved {
     let shards = usize::from(setting.after.shape.shards.get());
-    if are_contested(sim) {
+    if are_contested(sim) || sim.is_shaken() {
         return Moved::Nothing;
     }
     let owners = ours(sim).filter(|at| size(sim, *at) > 0);
