@@ -10,6 +10,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::duration;
 use crate::topology::drain::SavePolicy;
+use crate::topology::identity::SiteName;
+use crate::topology::node::NodeId;
 use crate::topology::probe::Probe;
 
 /// Forms and keeps a Valkey Cluster from inside its pods: no operator, no RBAC, no shell scripts.
@@ -83,6 +85,10 @@ pub struct BootstrapArgs {
     /// Give up after this long.
     #[arg(long, env = "VALKEEPER_TIMEOUT", value_name = "DURATION", default_value = "5m", value_parser = duration)]
     pub timeout: Duration,
+    /// Go on without the data of a primary that is gone for good and that nobody holds a copy of: its slots go, empty, to a
+    /// node without any. ID is its node id, all 40 digits, as the refusal names it. There is no way back.
+    #[arg(long, env = "VALKEEPER_ACCEPT_DATA_LOSS", value_name = "ID", value_parser = node_id)]
+    pub accept_data_loss: Option<NodeId>,
     /// Print what would be done next, and do nothing.
     #[arg(long, env = "VALKEEPER_DRY_RUN")]
     pub dry_run: bool,
@@ -109,6 +115,12 @@ pub struct RunArgs {
     /// What the pods are to be.
     #[command(flatten)]
     pub shape: ShapeArgs,
+    /// The zone that this pod runs in: replicas are kept away from the zone of their primary where there is a choice.
+    #[arg(long, env = "VALKEEPER_ZONE", value_name = "NAME", value_parser = site_name)]
+    pub zone: Option<SiteName>,
+    /// The machine, the Kubernetes node, that this pod runs on: replicas are kept away from their primary's.
+    #[arg(long, env = "VALKEEPER_HOST", value_name = "NAME", value_parser = site_name)]
+    pub host: Option<SiteName>,
     /// How long a replica may take to take over from this node: from a server that has died, and before one starts that
     /// was a primary.
     #[arg(
@@ -328,6 +340,14 @@ pub struct LogArgs {
     /// What to log: error, warn, info, debug or trace.
     #[arg(long, global = true, env = "VALKEEPER_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub log_level: tracing::Level,
+}
+
+fn node_id(text: &str) -> Result<NodeId, String> {
+    NodeId::parse(text).ok_or_else(|| "a node id has 40 digits, 0 to 9 and a to f".to_owned())
+}
+
+fn site_name(text: &str) -> Result<SiteName, String> {
+    SiteName::new(text).ok_or_else(|| "only letters, digits, dots, dashes and underscores".to_owned())
 }
 
 /// What kind of server it is.
