@@ -1,6 +1,6 @@
 //! One round of looking: ask DNS, ask everybody, and know who was there before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::topology::decision::{Action, Stage};
 use crate::topology::identity::{ClusterId, Mark, PodName};
 use crate::topology::membership::Membership;
 use crate::topology::node::NodeId;
-use crate::topology::observation::{Observation, Peer};
+use crate::topology::observation::{NodeReport, Observation, Peer};
 use crate::valkey::{Candidate, Fleet, Outcome};
 
 /// Looks at the cluster, round by round.
@@ -33,7 +33,12 @@ pub struct Observer {
     /// The questions to DNS that are under way; one round of them at most.
     asking: JoinSet<Found>,
     complete: bool,
+    /// Since when servers that know nobody and carry no mark have been seen.
+    unmarked: BTreeMap<NodeId, Instant>,
 }
+
+/// For so long DNS may lead to a server that is not ours, and a little more.
+const DNS_BEHIND: Duration = Duration::from_secs(32);
 
 /// Who was found at an address before, or is said to be there by a member.
 #[derive(Clone, Debug)]
@@ -55,6 +60,7 @@ impl Observer {
             own: None,
             asking: JoinSet::new(),
             complete: false,
+            unmarked: BTreeMap::new(),
         })
     }
 
@@ -83,8 +89,9 @@ impl Observer {
             let expected = known.get(&peer.address).map(|known| known.id);
             is_named(peer) || peer.answer.as_ref().is_ok_and(|report| Some(report.id()) == expected)
         });
-        let observation =
-            Observation { peers, unresolved: self.found.unresolved.clone(), trouble: self.found.trouble.clone() };
+        let newcomers = self.newcomers(&peers);
+        let (unresolved, trouble) = (self.found.unresolved.clone(), self.found.trouble.clone());
+        let observation = Observation { peers, unresolved, trouble, newcomers };
         self.remember(&observation);
         observation
     }
@@ -122,6 +129,23 @@ impl Observer {
             _ if self.found.trouble.is_empty() => self.found.trouble.push("DNS has not answered yet".to_owned()),
             _ => {}
         }
+    }
+
+    /// Who carries no mark, knows nobody and has not been seen for long.
+    fn newcomers(&mut self, peers: &[Peer]) -> BTreeSet<NodeId> {
+        let reports = peers.iter().filter_map(|peer| peer.answer.as_deref().ok());
+        let unmarked = reports.filter(|report| report.name.is_empty() && report.view.others().next().is_none());
+        let unmarked: BTreeSet<NodeId> = unmarked.map(NodeReport::id).collect();
+        self.unmarked.retain(|id, _| unmarked.contains(id));
+        let now = Instant::now();
+        let since = |id: &NodeId| *self.unmarked.entry(*id).or_insert(now);
+        unmarked
+            .iter()
+            .map(since)
+            .zip(&unmarked)
+            .filter(|(since, _)| *since + DNS_BEHIND > now)
+            .map(|(_, id)| *id)
+            .collect()
     }
 
     /// Keeps who is a member, and whom members know that did not answer elsewhere.

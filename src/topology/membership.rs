@@ -1,7 +1,8 @@
 //! Who of those that answered is ours.
 //!
-//! A node is ours when it carries our mark, when it is tied to a node that does, or when it knows nobody; whether a lone
-//! node may join is another question, which `plan` asks. A cluster without any mark is adopted when none of ours stands and everybody alive
+//! A node is ours when it carries our mark, when it is tied to a node that does, or when it knows nobody; where slots of
+//! ours stand, one that knows nobody and carries no mark only when DNS has led to it for longer than it may be wrong.
+//! Whether a lone node may join is another question, which `plan` asks. A cluster without any mark is adopted when none of ours stands and everybody alive
 //! in it was found through our own discovery; so a foreign cluster behind an address that used to be ours is not.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,6 +65,8 @@ pub enum StrangerKind {
     Named(String),
     /// It is unmarked and belongs to a cluster that we cannot tell to be ours.
     Unmarked,
+    /// It is unmarked, knows nobody, and has just appeared: DNS may lead to somebody else's.
+    Newcomer,
 }
 
 /// A node as people are told of it: the pod where its name is known, the address otherwise.
@@ -97,6 +100,9 @@ impl<'a> Membership<'a> {
             .collect();
         let standing =
             answered.iter().any(|(_, report)| roots_of_ours.contains(&ties.root(report.id())) && !is_blank(report));
+        let has_slots = |report: &NodeReport| report.cluster.slots_assigned > 0;
+        let serves =
+            answered.iter().any(|(_, report)| roots_of_ours.contains(&ties.root(report.id())) && has_slots(report));
         let observed: BTreeSet<NodeId> = answered.iter().map(|(_, report)| report.id()).collect();
 
         let (mut members, mut strangers) = (Vec::new(), Vec::new());
@@ -110,6 +116,9 @@ impl<'a> Membership<'a> {
                 _ if marked(&mark) => None,
                 Some(mark) => Some(StrangerKind::Marked(mark.cluster.clone())),
                 None if !report.name.is_empty() => Some(StrangerKind::Named(report.name.clone())),
+                None if is_lone(report) && serves && observation.newcomers.contains(&report.id()) => {
+                    Some(StrangerKind::Newcomer)
+                }
                 None if is_lone(report) || roots_of_ours.contains(&ties.root(report.id())) || adoptable() => None,
                 None => Some(StrangerKind::Unmarked),
             };
@@ -278,6 +287,13 @@ impl fmt::Display for Stranger {
                 write!(f, "the server at {} belongs to the cluster {cluster}", self.node.address)
             }
             StrangerKind::Named(name) => write!(f, "the server at {} calls itself {name:?}", self.node.address),
+            StrangerKind::Newcomer => {
+                write!(
+                    f,
+                    "the server at {} carries no mark and has just appeared: DNS may be behind",
+                    self.node.address
+                )
+            }
             StrangerKind::Unmarked => {
                 write!(f, "the server at {} is a member of a cluster that does not carry our mark", self.node.address)
             }

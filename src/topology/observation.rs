@@ -1,6 +1,7 @@
 //! What was seen in one round: every address that was asked, and what answered there.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -18,6 +19,8 @@ pub struct Observation {
     pub unresolved: Vec<PodName>,
     /// What discovery had trouble with, for people.
     pub trouble: Vec<String>,
+    /// Servers that know nobody, carry no mark and have been seen for less time than DNS may lead to the wrong one.
+    pub newcomers: BTreeSet<NodeId>,
 }
 
 /// An address that was asked, and what came of it.

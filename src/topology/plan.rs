@@ -94,10 +94,12 @@ fn form(
         return Decision::Refuse(refusal);
     }
     if membership.members.len() < desired.shape.members() {
-        return match (meanwhile(membership, desired, policy), refuse::foreign(membership, desired)) {
-            (Some(stage), _) => Decision::Act(stage),
-            (None, Some(refusal)) => Decision::Refuse(refusal),
-            (None, None) => Decision::Wait(absences(observation, membership, desired)),
+        if let Some(stage) = meanwhile(membership, desired, policy) {
+            return Decision::Act(stage);
+        }
+        return match refuse::strangers(membership, desired, policy) {
+            Some(refusal) => Decision::Refuse(refusal),
+            None => Decision::Wait(absences(observation, membership, desired)),
         };
     }
     if let Some(refusal) = refuse::incomplete(membership, policy).or_else(|| refuse::other_shape(membership, desired)) {

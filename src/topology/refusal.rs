@@ -138,6 +138,7 @@ impl Refusal {
                      its mark there",
                     stranger.node.address
                 ),
+                StrangerKind::Newcomer => "wait for half a minute, in which DNS may be behind".to_owned(),
                 StrangerKind::Unmarked => format!(
                     "see why DNS leads to {}; if it is ours, make sure that DNS names every node of its cluster",
                     stranger.node.address

@@ -109,6 +109,25 @@ fn while_somebody_is_missing_a_server_that_carries_no_mark_is_not_touched() {
 }
 
 #[test]
+fn where_slots_stand_a_server_without_a_mark_joins_only_when_dns_cannot_be_wrong_any_more() {
+    let mut observation = seen_by(0..3, &STANDS[..3]);
+    let mut unmarked = blank(6);
+    unmarked.pod = PodName::new("valkey-3");
+    unmarked.answer.as_deref_mut().unwrap().name.clear();
+    observation.peers.push(unmarked);
+    let newcomer = report(&mut observation, 3).id();
+    let adopts = |observation: &Observation| decide(observation, 2, 1, false);
+    assert!(adopts(&observation).to_string().starts_with("announce: valkey-3 is named"), "{}", adopts(&observation));
+    observation.newcomers.insert(newcomer);
+    assert!(adopts(&observation).to_string().contains("has just appeared"), "{}", adopts(&observation));
+    assert!(matches!(adopts(&observation), Decision::Wait(_)), "{}", adopts(&observation));
+    for node in 0..3 {
+        report(&mut observation, node).cluster.slots_assigned = 0;
+    }
+    assert!(!matches!(adopts(&observation), Decision::Wait(_)), "where nothing stands there is nothing to be mixed");
+}
+
+#[test]
 fn where_slots_are_not_served_nothing_is_done_while_somebody_is_missing() {
     let stands = [STANDS[0], (1, "primary", ",fail", "8192-16383"), STANDS[2], (3, "1", "", "")];
     let mut observation = seen_by([0, 2], &stands);

@@ -21,7 +21,11 @@ pub(crate) fn worlds() -> impl Strategy<Value = (Observation, DesiredTopology, P
         |(peers, unresolved, shards, replicas, hurry)| {
             let shape = Shape { shards: NonZeroU16::new(shards)?, replicas };
             let desired = DesiredTopology { cluster: ClusterId::new("ours")?, shape };
-            Some((Observation { peers, unresolved, trouble: Vec::new() }, desired, Policy { hurry, give_up: None }))
+            Some((
+                Observation { peers, unresolved, ..Observation::default() },
+                desired,
+                Policy { hurry, give_up: None },
+            ))
         },
     )
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::slots::{claimed, contested, is_free, owns_slots};
 use crate::topology::desired::{DesiredTopology, Policy};
-use crate::topology::membership::{Label, Member, Membership};
+use crate::topology::membership::{Label, Member, Membership, Stranger, StrangerKind};
 use crate::topology::node::{NodeId, Role};
 use crate::topology::refusal::Refusal;
 use crate::topology::slot::SlotSet;
@@ -19,10 +19,16 @@ pub(super) fn unsafe_to_go_on(membership: &Membership<'_>, desired: &DesiredTopo
 }
 
 /// Who is not ours answers where somebody is missing. While somebody has not answered at all, a stranger may turn out to
-/// be tied to him.
-pub(super) fn foreign(membership: &Membership<'_>, desired: &DesiredTopology) -> Option<Refusal> {
-    let all_answered = membership.members.len() + membership.strangers.len() >= desired.shape.members();
-    membership.strangers.first().filter(|_| all_answered).cloned().map(Refusal::Foreign)
+/// be tied to him; who has just appeared may be ours yet, and then nobody is missing.
+pub(super) fn strangers(membership: &Membership<'_>, desired: &DesiredTopology, policy: &Policy) -> Option<Refusal> {
+    if membership.members.len() + membership.strangers.len() < desired.shape.members() {
+        return None;
+    }
+    let is_new = |stranger: &&Stranger| stranger.kind == StrangerKind::Newcomer;
+    match membership.strangers.iter().find(|stranger| !is_new(stranger)) {
+        Some(stranger) => Some(Refusal::Foreign(stranger.clone())),
+        None => incomplete(membership, policy),
+    }
 }
 
 /// A node that owns slots and knows the others, none of whom knows it: they have forgotten it, or it is of another time.
