@@ -131,9 +131,11 @@ impl Observer {
         }
     }
 
-    /// Who carries no mark, knows nobody and has not been seen for long.
+    /// Who carries no mark, knows nobody and has not been seen for long. Our own node is ours from the first moment.
     fn newcomers(&mut self, peers: &[Peer]) -> BTreeSet<NodeId> {
-        let reports = peers.iter().filter_map(|peer| peer.answer.as_deref().ok());
+        let own = self.own.as_ref().map(|own| own.address);
+        let others = peers.iter().filter(|peer| Some(peer.address) != own);
+        let reports = others.filter_map(|peer| peer.answer.as_deref().ok());
         let unmarked = reports.filter(|report| report.name.is_empty() && report.view.others().next().is_none());
         let unmarked: BTreeSet<NodeId> = unmarked.map(NodeReport::id).collect();
         self.unmarked.retain(|id, _| unmarked.contains(id));

@@ -57,14 +57,36 @@ fn without_run_such_a_cluster_stays_down() {
     assert!(wait_for("any node to say ok", WATCHED, || Ok(up()?.contains(&true).then_some(()))).is_err());
 }
 
+fn foreign_cluster(valkey: &Valkey) -> Testbed {
+    let theirs = pods(valkey).run_args(&["--cluster-id", "other"]).build().unwrap();
+    let formed = run(&mut theirs.valkeeper(&["bootstrap", "--cluster-id", "other"]), LIMIT).unwrap();
+    assert!(formed.status.success(), "{formed:?}");
+    theirs.wait_in_sync(LIMIT).unwrap();
+    theirs
+}
+
+#[test]
+fn pods_form_no_cluster_by_themselves_though_one_that_stands_answers_beside_them() {
+    let ours = pods(&Valkey::newest()).supervised(true).build().unwrap();
+    let theirs = foreign_cluster(&Valkey::newest());
+    ours.dns().pod_moved("valkey-7", theirs.pod(0).addr());
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(5) {
+        for pod in 0..6 {
+            assert_eq!(view(&ours, pod).unwrap().entries().len(), 1);
+        }
+    }
+    assert_eq!(view(&theirs, 0).unwrap().entries().len(), 6);
+    ours.dns().pod_gone("valkey-7");
+    ours.form(3, 1).unwrap();
+    wait_whole(&ours);
+}
+
 #[test]
 fn a_foreign_cluster_at_a_former_address_of_ours_is_never_merged_with_ours() {
     for valkey in Valkey::all() {
         let (ours, before) = cluster(pods(&valkey).supervised(true));
-        let theirs = pods(&valkey).run_args(&["--cluster-id", "other"]).build().unwrap();
-        let formed = run(&mut theirs.valkeeper(&["bootstrap", "--cluster-id", "other"]), LIMIT).unwrap();
-        assert!(formed.status.success(), "{formed:?}");
-        theirs.wait_in_sync(LIMIT).unwrap();
+        let theirs = foreign_cluster(&valkey);
         let (our_ids, their_ids) = (ids(&ours).unwrap(), ids(&theirs).unwrap());
         let replica = (0..6).find(|pod| !ours.primaries().unwrap().contains(pod)).unwrap();
 
