@@ -2,6 +2,8 @@
 
 #[path = "rebalance/clients.rs"]
 mod clients;
+#[path = "rebalance/killed.rs"]
+mod killed;
 #[path = "rebalance/scaling.rs"]
 mod scaling;
 #[path = "rebalance/tools.rs"]

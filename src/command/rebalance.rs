@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::render;
@@ -45,6 +46,14 @@ pub struct Tools<'r> {
     pub meter: &'r Meter,
     /// Whether to go on.
     pub halt: &'r Halt,
+    /// Held by every MIGRATE: alone by that of a key which blocks its source and its target.
+    turns: RwLock<()>,
+}
+
+/// While it is held, MIGRATE may run.
+enum Turn<'t> {
+    Shared(#[expect(dead_code, reason = "what counts is when it is dropped")] RwLockReadGuard<'t, ()>),
+    Alone(#[expect(dead_code, reason = "what counts is when it is dropped")] RwLockWriteGuard<'t, ()>),
 }
 
 /// Runs the command until slots lie as they are to, the deadline is reached or `stop` is over.
@@ -64,7 +73,7 @@ pub(super) async fn reach(
     let mut observer = Observer::new(&reach, 0)?;
     let deadline = Instant::now() + moving.timeout;
     let (meter, halt) = (Meter::new(moving.max_rate), Halt::default());
-    let tools = Tools { credentials: &reach.credentials, meter: &meter, halt: &halt };
+    let tools = Tools::new(&reach.credentials, &meter, &halt);
     let mut run = Run::new(&tools, &goal, deadline);
     if moving.dry_run {
         let foretold = foretell::foretell(&mut run, &mut observer, &tools).await;
@@ -115,7 +124,19 @@ impl Halt {
     }
 }
 
-impl Tools<'_> {
+impl<'r> Tools<'r> {
+    /// For one run.
+    pub fn new(credentials: &'r Credentials, meter: &'r Meter, halt: &'r Halt) -> Self {
+        Self { credentials, meter, halt, turns: RwLock::new(()) }
+    }
+
+    async fn turn(&self, alone: bool) -> Turn<'_> {
+        match alone {
+            true => Turn::Alone(self.turns.write().await),
+            false => Turn::Shared(self.turns.read().await),
+        }
+    }
+
     async fn mover(&self, address: SocketAddr) -> Result<Mover, MoveError> {
         let mover = Mover::open(address, self.credentials, ANSWER).await;
         mover.map_err(|silence| MoveError::Passing(format!("{address} {silence}")))

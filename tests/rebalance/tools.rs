@@ -114,10 +114,6 @@ pub(crate) fn assert_settled(bed: &Testbed) {
     bed.cli_check(0).unwrap();
 }
 
-pub(crate) fn node_id(bed: &Testbed, pod: usize) -> String {
-    cmd("CLUSTER").arg("MYID").query(&mut bed.connection(pod).unwrap()).unwrap()
-}
-
 /// Runs the program to its end and expects success; its report.
 #[track_caller]
 pub(crate) fn valkeeper(bed: &Testbed, args: &[&str]) -> Value {

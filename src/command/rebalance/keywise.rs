@@ -21,7 +21,8 @@
 //!
 //! **Why the source goes on serving.** It serves nobody while it runs a MIGRATE, and runs all that it has read of one
 //! connection before it looks at the next. So each connection has one MIGRATE under way, of as many keys as the
-//! [`Window`] allows, and there are few connections. A key that is too large for that goes alone, one at a time.
+//! [`Window`] allows, and there are few connections. A key that is too large for that goes alone, and no other MIGRATE
+//! is under way meanwhile, on any source: the target is busy with it too, and whoever sends to it would wait.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -29,7 +30,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::Tools;
@@ -58,8 +58,6 @@ struct Source<'t> {
     tools: &'t Tools<'t>,
     left: RefCell<VecDeque<Bunch<'t>>>,
     window: Cell<Window>,
-    /// Keys that block the source go one at a time.
-    big: Semaphore,
     failed: Cell<bool>,
 }
 
@@ -85,14 +83,8 @@ pub(super) async fn run(tools: &Tools<'_>, primary: &Primary, moves: &[(&Move, &
         let counts = first.count(&slots).await?;
         left.extend(bunches(slots.into_iter().zip(counts), to));
     }
-    let source = Source {
-        primary,
-        tools,
-        left: RefCell::new(left),
-        window: Cell::new(Window::START),
-        big: Semaphore::new(1),
-        failed: Cell::new(false),
-    };
+    let source =
+        Source { primary, tools, left: RefCell::new(left), window: Cell::new(Window::START), failed: Cell::new(false) };
     let lanes = join_all((0..LANES).map(|_| source.lane())).await;
     lanes.into_iter().collect()
 }
@@ -172,16 +164,13 @@ impl<'t> Source<'t> {
     async fn migrate(&self, lane: &mut Lane, slot: Slot, batch: &Batch, to: &Primary) -> Result<(), MoveError> {
         let meter: &Meter = self.tools.meter;
         meter.admit(batch.keys.len()).await;
-        let alone = match batch.is_big() {
-            true => self.big.acquire().await.ok(),
-            false => None,
-        };
+        let turn = self.tools.turn(batch.is_big()).await;
         let asked = Instant::now();
         let patience = PATIENCE + blocks_for(batch.weight) * 10;
         let names = batch.keys.iter().map(|key| key.name.as_slice());
         lane.source.migrate(to.address, names, patience).await?;
         let took = asked.elapsed();
-        drop(alone);
+        drop(turn);
         match batch.keys.first().filter(|key| key.bytes >= BIG) {
             Some(key) => meter.moved_big(key, slot, &self.primary.label.to_string(), took),
             None => {

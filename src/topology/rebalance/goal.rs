@@ -35,9 +35,15 @@ impl Goal {
 }
 
 fn even(ground: &Ground, membership: &Membership<'_>, weights: &BTreeMap<String, u32>) -> Result<Vec<Move>, Refused> {
-    for name in weights.keys().filter(|name| !ground.primaries.iter().any(|primary| primary.is_called(name))) {
+    let is_primary = |name: &str| ground.primaries.iter().any(|primary| primary.is_called(name));
+    for (name, weight) in weights.iter().filter(|(name, _)| !is_primary(name)) {
         let is_member = membership.members.iter().any(|member| is_called(&member.label(), member.id(), name));
-        return Err(if is_member { Refused::NotPrimary(name.clone()) } else { Refused::Unknown(name.clone()) });
+        match (is_member, weight) {
+            (false, _) => return Err(Refused::Unknown(name.clone())),
+            // An emptied primary may have become a replica of who took its last slot; so it has none, as it is to.
+            (true, 0) => {}
+            (true, _) => return Err(Refused::NotPrimary(name.clone())),
+        }
     }
     let shares = ground.primaries.iter().map(|primary| {
         let weight = weights.iter().find(|(name, _)| primary.is_called(name)).map_or(1, |(_, weight)| *weight);
