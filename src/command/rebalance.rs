@@ -1,0 +1,144 @@
+//! `valkeeper rebalance`, and what `valkeeper evacuate` has in common with it: look, mend, plan, move, look again.
+
+mod atomic;
+mod foretell;
+mod handover;
+mod keywise;
+mod meter;
+mod report;
+mod rounds;
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::render;
+use crate::cli::{MovingArgs, ReachArgs, RebalanceArgs};
+use crate::config::{Credentials, Reach};
+use crate::exit::{Exit, Failure};
+use crate::observer::Observer;
+use crate::topology::rebalance::Goal;
+use crate::valkey::{MoveError, Mover};
+
+pub use meter::Meter;
+pub use rounds::{Mending, Run};
+
+/// How long a server may take for one answer: the largest keys are moved in that time.
+const ANSWER: Duration = Duration::from_secs(300);
+
+/// How long slots that are on their way may take to arrive when a run is to end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Whether a run is to end: no further slot is begun then.
+#[derive(Debug, Default)]
+pub struct Halt(Cell<bool>);
+
+/// What everybody needs who moves slots.
+#[derive(Debug)]
+pub struct Tools<'r> {
+    /// What lets us in.
+    pub credentials: &'r Credentials,
+    /// Where is counted what is moved.
+    pub meter: &'r Meter,
+    /// Whether to go on.
+    pub halt: &'r Halt,
+    /// Held by every MIGRATE: alone by that of a key which blocks its source and its target.
+    turns: RwLock<()>,
+}
+
+/// While it is held, MIGRATE may run.
+enum Turn<'t> {
+    Shared(#[expect(dead_code, reason = "what counts is when it is dropped")] RwLockReadGuard<'t, ()>),
+    Alone(#[expect(dead_code, reason = "what counts is when it is dropped")] RwLockWriteGuard<'t, ()>),
+}
+
+/// Runs the command until slots lie as they are to, the deadline is reached or `stop` is over.
+pub async fn run(args: &RebalanceArgs, stop: impl Future<Output = ()>) -> Result<(), Failure> {
+    let goal = Goal::Even(args.weight.iter().cloned().collect());
+    reach(&args.reach, goal, &args.moving, stop).await
+}
+
+/// Reaches a goal, and prints how.
+pub(super) async fn reach(
+    reach: &ReachArgs,
+    goal: Goal,
+    moving: &MovingArgs,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Failure> {
+    let reach = Reach::new(reach)?;
+    let mut observer = Observer::new(&reach, 0)?;
+    let deadline = Instant::now() + moving.timeout;
+    let (meter, halt) = (Meter::new(moving.max_rate), Halt::default());
+    let tools = Tools::new(&reach.credentials, &meter, &halt);
+    let mut run = Run::new(&tools, &goal, deadline);
+    if moving.dry_run {
+        let foretold = foretell::foretell(&mut run, &mut observer, &tools).await;
+        meter.finish();
+        return render::print(&foretold?.print(moving.output)?);
+    }
+    let ended = {
+        let rounds = pin!(run.rounds(&mut observer));
+        until_stopped(rounds, &tools, deadline, stop).await
+    };
+    meter.finish();
+    let observation = ended?;
+    render::print(&report::Report::of(&observation, &observer.cluster(), &goal, &run, &meter).print(moving.output)?)
+}
+
+async fn until_stopped<T>(
+    mut rounds: std::pin::Pin<&mut impl Future<Output = Result<T, Failure>>>,
+    tools: &Tools<'_>,
+    deadline: Instant,
+    stop: impl Future<Output = ()>,
+) -> Result<T, Failure> {
+    let why = tokio::select! {
+        ended = &mut rounds => return ended,
+        () = tools.meter.tell() => "the log has ended",
+        () = sleep_until(deadline) => "the deadline is reached",
+        () = stop => "stopped by a signal",
+    };
+    tools.halt.set();
+    // What is on its way may arrive; an error of the last moment says no more than that we were stopped.
+    let ended = timeout(GRACE, &mut rounds).await;
+    if let Ok(done @ Ok(_)) = ended {
+        return done;
+    }
+    let meter = tools.meter;
+    let done = format!("{} slots with {} keys have been moved", meter.slots(), meter.keys());
+    Err(Exit::Unfinished.saying(format!("{why}; {done}; run this again to go on")))
+}
+
+impl Halt {
+    /// Ends the run.
+    pub fn set(&self) {
+        self.0.set(true);
+    }
+
+    /// Whether it is to end.
+    pub fn is_set(&self) -> bool {
+        self.0.get()
+    }
+}
+
+impl<'r> Tools<'r> {
+    /// For one run.
+    pub fn new(credentials: &'r Credentials, meter: &'r Meter, halt: &'r Halt) -> Self {
+        Self { credentials, meter, halt, turns: RwLock::new(()) }
+    }
+
+    async fn turn(&self, alone: bool) -> Turn<'_> {
+        match alone {
+            true => Turn::Alone(self.turns.write().await),
+            false => Turn::Shared(self.turns.read().await),
+        }
+    }
+
+    async fn mover(&self, address: SocketAddr) -> Result<Mover, MoveError> {
+        let mover = Mover::open(address, self.credentials, ANSWER).await;
+        mover.map_err(|silence| MoveError::Passing(format!("{address} {silence}")))
+    }
+}
