@@ -8,11 +8,13 @@ mod meter;
 mod report;
 mod rounds;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -22,7 +24,8 @@ use crate::config::{Credentials, Reach};
 use crate::exit::{Exit, Failure};
 use crate::observer::Observer;
 use crate::topology::rebalance::Goal;
-use crate::valkey::{MoveError, Mover};
+use crate::topology::slot::Slot;
+use crate::valkey::{MoveError, Mover, SlotState};
 
 pub use meter::Meter;
 pub use rounds::{Mending, Run};
@@ -48,6 +51,8 @@ pub struct Tools<'r> {
     pub halt: &'r Halt,
     /// Held by every MIGRATE: alone by that of a key which blocks its source and its target.
     turns: RwLock<()>,
+    /// For commands that wait for replicas.
+    crews: RefCell<BTreeMap<SocketAddr, Vec<Mover>>>,
 }
 
 /// While it is held, MIGRATE may run.
@@ -127,7 +132,7 @@ impl Halt {
 impl<'r> Tools<'r> {
     /// For one run.
     pub fn new(credentials: &'r Credentials, meter: &'r Meter, halt: &'r Halt) -> Self {
-        Self { credentials, meter, halt, turns: RwLock::new(()) }
+        Self { credentials, meter, halt, turns: RwLock::new(()), crews: RefCell::default() }
     }
 
     async fn turn(&self, alone: bool) -> Turn<'_> {
@@ -135,6 +140,35 @@ impl<'r> Tools<'r> {
             true => Turn::Alone(self.turns.write().await),
             false => Turn::Shared(self.turns.read().await),
         }
+    }
+
+    /// CLUSTER SETSLOT, one result a slot. A server with replicas answers when they have it too, and looks at nothing else
+    /// that came over the same connection before: so the slots go over many.
+    async fn set(
+        &self,
+        address: SocketAddr,
+        slots: &[Slot],
+        state: SlotState,
+    ) -> Result<Vec<Result<(), MoveError>>, MoveError> {
+        const CREW: usize = 16;
+        let open = self.crews.borrow().get(&address).cloned();
+        let crew = match open {
+            Some(crew) => crew,
+            None => {
+                let opened = join_all((0..CREW).map(|_| self.mover(address))).await;
+                let crew = opened.into_iter().collect::<Result<Vec<_>, _>>()?;
+                self.crews.borrow_mut().insert(address, crew.clone());
+                crew
+            }
+        };
+        let parts = slots.chunks(slots.len().div_ceil(CREW).max(1)).zip(crew);
+        let done = join_all(parts.map(|(part, mut mover)| async move { mover.set(part, state).await })).await;
+        let done: Result<Vec<_>, _> = done.into_iter().collect();
+        if done.is_err() {
+            // Their connections may be gone.
+            self.crews.borrow_mut().remove(&address);
+        }
+        Ok(done?.concat())
     }
 
     async fn mover(&self, address: SocketAddr) -> Result<Mover, MoveError> {
