@@ -113,7 +113,9 @@ fn shares(parts: &[(SlotSet, u32)]) -> Vec<Share> {
 fn slots_are_spread_evenly_or_by_weight_with_as_few_moves_as_possible() {
     let three = || vec![range(0, 5460), range(5461, 10_922), range(10_923, 16_383)];
     let none = SlotSet::EMPTY;
-    let cases: [(&str, Vec<SlotSet>, Vec<u32>, Vec<usize>, usize); 6] = [
+    // What they own, what they weigh; what they own afterwards, how many slots move.
+    type Case = (&'static str, Vec<SlotSet>, Vec<u32>, Vec<usize>, usize);
+    let cases: [Case; 6] = [
         ("even already", three(), vec![1; 3], vec![5461, 5462, 5461], 0),
         ("a fourth joins", [three(), vec![none.clone()]].concat(), vec![1; 4], vec![4096; 4], 4096),
         ("one is emptied", three(), vec![1, 1, 0], vec![8192, 8192, 0], 5461),
@@ -266,7 +268,8 @@ fn an_evacuation_keeps_the_shards_with_the_most_members_that_stay() {
         Evacuation::of(&ground, &membership, &pods, shards.and_then(NonZeroU16::new))
     };
     // Who leaves, how many shards remain; who is kept, who hands over, how many slots move.
-    let cases: [(&[usize], Option<u16>, &[usize], &[usize], usize); 6] = [
+    type Case = (&'static [usize], Option<u16>, &'static [usize], &'static [usize], usize);
+    let cases: [Case; 6] = [
         (&[3], None, &[0, 1, 2], &[], 0),
         (&[0], None, &[0, 1, 2], &[0], 0),
         (&[2, 5], None, &[0, 1], &[], 5461),

@@ -69,20 +69,19 @@ fn whatever_a_killed_run_leaves_behind_is_closed_or_finished() {
         ("only the source was told", &[Importing, Migrating, Keys(KEYS), NodeAtSource]),
     ];
     each(Valkey::all(), |valkey| {
-        let config = builder(valkey, 4).config("cluster-allow-replica-migration", "no");
-        let bed = cluster(config, 3);
+        let bed = cluster(builder(valkey, 3), 3);
         for (story, steps) in &stories {
             let about = format!("{}: {story}", valkey.version);
-            valkeeper(&bed, &["rebalance", "--weight", "valkey-3=0"]);
             let slot: u16 = cmd("CLUSTER").arg("KEYSLOT").arg(TAG).query(&mut bed.connection(0).unwrap()).unwrap();
             let source = owners(&bed)[usize::from(slot)].unwrap();
+            let target = (source + 1) % 3;
             let mut client = bed.connection(source).unwrap();
             for key in 0..KEYS {
                 cmd("SET").arg(name(key)).arg(key).exec(&mut client).unwrap();
             }
-            steps.iter().for_each(|step| take(&bed, step, slot, source, 3));
+            steps.iter().for_each(|step| take(&bed, step, slot, source, target));
             valkeeper(&bed, &["rebalance"]);
-            assert_eq!(shares(&bed), [4096; 4], "{about}");
+            assert!(shares(&bed).iter().all(|size| (5461..=5462).contains(size)), "{about}: {:?}", shares(&bed));
             assert_settled(&bed);
             let owner = owners(&bed)[usize::from(slot)].unwrap();
             for key in 0..KEYS {

@@ -8,7 +8,7 @@ use testbed::{Ended, Valkey};
 use super::clients::Counters;
 use super::tools::{LIMIT, alone, assert_settled, builder, cluster, each, shares, spawn, valkeeper, write};
 
-const STILL: usize = 20_000;
+const STILL: usize = 8_000;
 const KILLS: u32 = 50;
 
 /// Numbers that look random, the same for the same seed.
@@ -72,7 +72,7 @@ fn a_run_that_is_told_to_stop_leaves_the_rest_to_the_next() {
     let _alone = alone();
     let bed = cluster(builder(&Valkey::newest(), 4), 3);
     write(&bed, "still", STILL, 100);
-    let run = ["rebalance", "--max-rate", "1000"];
+    let run = ["rebalance", "--max-rate", "300"];
     let ended = Ended::of(&mut bed.valkeeper(&[&run[..], &["--timeout", "2s"]].concat()), LIMIT).unwrap();
     ended.expect(75, &["the deadline is reached", "run this again to go on"]);
     let between = shares(&bed)[3];

@@ -30,12 +30,13 @@
 //! [`Window`] allows, and there are few connections. A key that is too large for that goes alone, and no other MIGRATE
 //! is under way meanwhile, on any source: the target is busy with it too, and whoever sends to it would wait.
 
-use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::Tools;
@@ -62,9 +63,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 struct Source<'t> {
     primary: &'t Primary,
     tools: &'t Tools<'t>,
-    left: RefCell<VecDeque<Bunch<'t>>>,
-    window: Cell<Window>,
-    failed: Cell<bool>,
+    left: Mutex<VecDeque<Bunch<'t>>>,
+    window: Mutex<Window>,
+    failed: AtomicBool,
     /// Who is told of the new owner before that owner itself.
     tell_first: Vec<SocketAddr>,
 }
@@ -95,9 +96,9 @@ pub(super) async fn run(
     let source = Source {
         primary,
         tools,
-        left: RefCell::new(left),
-        window: Cell::new(Window::START),
-        failed: Cell::new(false),
+        left: Mutex::new(left),
+        window: Mutex::new(Window::START),
+        failed: AtomicBool::new(false),
         tell_first,
     };
     let lanes = join_all((0..LANES).map(|_| source.lane())).await;
@@ -125,11 +126,11 @@ fn bunches<'t>(slots: impl Iterator<Item = (Slot, u64)>, to: &'t Primary) -> Vec
 impl<'t> Source<'t> {
     async fn lane(&self) -> Result<(), MoveError> {
         let mut lane = self.tools.mover(self.primary.address).await?;
-        while !self.failed.get() && !self.tools.halt.is_set() {
-            let next = self.left.borrow_mut().pop_front();
+        while !self.failed.load(Ordering::Relaxed) && !self.tools.halt.is_set() {
+            let next = self.left.lock().await.pop_front();
             let Some(bunch) = next else { break };
             if let Err(error) = self.carry(&mut lane, &bunch).await {
-                self.failed.set(true);
+                self.failed.store(true, Ordering::Relaxed);
                 return Err(error);
             }
         }
@@ -168,10 +169,11 @@ impl<'t> Source<'t> {
             let mut sizes = lane.sizes(&names).await?.into_iter();
             full = Vec::with_capacity(lists.len());
             for (slot, names) in lists {
-                // One that has gone meanwhile is listed no more next time.
+                // One that has gone meanwhile is passed over by MIGRATE, and one that has expired is deleted by it.
                 let keys = names.into_iter().zip(sizes.by_ref());
-                let keys = keys.filter_map(|(name, bytes)| Some(Key { name, bytes: bytes? })).collect();
-                for batch in batches(keys, self.window.get()) {
+                let keys = keys.map(|(name, bytes)| Key { name, bytes: bytes.unwrap_or_default() }).collect();
+                let window = *self.window.lock().await;
+                for batch in batches(keys, window) {
                     self.migrate(lane, slot, &batch, to).await?;
                 }
                 full.push(slot);
@@ -190,9 +192,10 @@ impl<'t> Source<'t> {
         let took = asked.elapsed();
         drop(turn);
         match batch.keys.first().filter(|key| key.bytes >= BIG) {
-            Some(key) => meter.moved_big(key, slot, &self.primary.label.to_string(), took),
+            Some(key) => meter.moved_big(key, slot, &self.primary.label.to_string(), took).await,
             None => {
-                self.window.set(self.window.get().after(batch.weight, took));
+                let mut window = self.window.lock().await;
+                *window = window.after(batch.weight, took);
                 meter.moved(batch.keys.len(), Some(took));
             }
         }
