@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{Discriminant, discriminant};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -14,8 +15,10 @@ use crate::topology::membership::Membership;
 use crate::topology::node::NodeId;
 use crate::topology::observation::Observation;
 use crate::topology::rebalance::{Counts, Evacuation, Goal, Ground, Mend, Move, Primary, Refused, doubts, mend};
-use crate::topology::slot::SlotSet;
+use crate::topology::slot::{Slot, SlotRange, SlotSet};
 use crate::valkey::{MoveError, SlotState};
+
+const UNKNOWN: &str = "not every node knows yet who owns what";
 
 /// One run of rounds towards a goal.
 #[derive(Debug)]
@@ -176,7 +179,11 @@ impl<'r> Run<'r> {
         let mut moves = self.goal.moves(ground, membership)?;
         moves.retain(|one| self.is_ours(one.from));
         if !moves.is_empty() {
-            return Ok(Next::Move(moves));
+            let is_last = |one: &Move| ground.get(one.from).is_some_and(|from| from.slots.len() == one.slots.len());
+            return Ok(match ground.agreed || !moves.iter().any(is_last) {
+                true => Next::Move(moves),
+                false => Next::Wait(UNKNOWN.to_owned()),
+            });
         }
         if let Goal::Evacuate { pods, shards } = self.goal {
             let evacuation = Evacuation::of(ground, membership, pods, *shards)?;
@@ -186,7 +193,7 @@ impl<'r> Run<'r> {
         }
         match ground.agreed || self.only.is_some() {
             true => Ok(Next::Done),
-            false => Ok(Next::Wait("not every node knows yet who owns what".to_owned())),
+            false => Ok(Next::Wait(UNKNOWN.to_owned())),
         }
     }
 
@@ -285,11 +292,25 @@ impl<'r> Run<'r> {
             Some((primary, moves))
         });
         let tools = self.tools;
+        let others: Vec<(NodeId, SocketAddr)> =
+            ground.primaries.iter().map(|primary| (primary.id, primary.address)).collect();
+        let others = &others;
         let carried = join_all(sources.map(|(primary, moves)| async move {
-            let (whole, single): (Vec<_>, Vec<_>) =
-                moves.into_iter().partition(|(_, to)| !by_key && primary.is_atomic() && to.is_atomic());
+            let is_last = primary.slots.len() == 1;
+            let kept_back = kept_back(tools, primary, &moves).await?;
+            let moves: Vec<(Move, &Primary)> = moves
+                .into_iter()
+                .map(|(one, to)| (Move { slots: one.slots.without(&kept_back), ..one.clone() }, to))
+                .filter(|(one, _)| !one.slots.is_empty())
+                .collect();
+            let (whole, single): (Vec<_>, Vec<_>) = moves
+                .iter()
+                .map(|(one, to)| (one, *to))
+                .partition(|(_, to)| !by_key && !is_last && primary.is_atomic() && to.is_atomic());
             atomic::run(tools, primary, &whole).await?;
-            keywise::run(tools, primary, &single).await
+            let told_later = |id: NodeId| id == primary.id || single.iter().any(|(_, to)| to.id == id);
+            let others = others.iter().filter(|(id, _)| is_last && !told_later(*id));
+            keywise::run(tools, primary, &single, others.map(|(_, address)| *address).collect()).await
         }));
         carried.await.into_iter().collect()
     }
@@ -336,6 +357,20 @@ impl<'r> Run<'r> {
             false => Ok(()),
         }
     }
+}
+
+/// The slot that a primary which gives away all that it has keeps for a round of its own: see `keywise`. That with the
+/// fewest keys, as it always goes key by key.
+async fn kept_back(tools: &Tools<'_>, primary: &Primary, moves: &[(&Move, &Primary)]) -> Result<SlotSet, MoveError> {
+    let given: Vec<Slot> = moves.iter().flat_map(|(one, _)| one.slots.ranges()).flat_map(SlotRange::slots).collect();
+    let mut kept = SlotSet::EMPTY;
+    if given.len() > 1 && given.len() == primary.slots.len() {
+        let counts = tools.mover(primary.address).await?.count(&given).await?;
+        if let Some((_, slot)) = counts.into_iter().zip(given).min() {
+            kept.insert(slot);
+        }
+    }
+    Ok(kept)
 }
 
 /// Why it cannot be told what comes next.
