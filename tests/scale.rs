@@ -63,6 +63,32 @@ fn keys(bed: &Testbed, pods: std::ops::Range<usize>) -> BTreeMap<String, usize> 
 }
 
 #[test]
+fn with_auto_rebalance_a_new_shard_fills_by_itself() {
+    let bed = Testbed::builder(&Valkey::newest())
+        .pods(4)
+        .binary(env!("CARGO_BIN_EXE_valkeeper"))
+        .in_memory(true)
+        .supervised(true)
+        .run_args(&["--shards", "4", "--replicas", "0", "--auto-rebalance"])
+        .start_servers(false)
+        .build()
+        .unwrap();
+    (0..3).for_each(|pod| bed.pod(pod).start().unwrap());
+    let form = ["bootstrap", "--shards", "3", "--replicas", "0"];
+    Ended::of(&mut bed.valkeeper(&form), LIMIT).unwrap().expect(0, &[]);
+    (0..3).for_each(|pod| testbed::fill(&bed, pod, 100, 100).map(drop).unwrap());
+    let before = keys(&bed, 0..3);
+    bed.pod(3).start().unwrap();
+    bed.wait_for("slots to be even", LIMIT, || {
+        let slots = slots(&bed);
+        ensure!(slots == [usize::from(SLOT_COUNT) / 4; 4], "{slots:?}");
+        Ok(Some(()))
+    })
+    .unwrap();
+    assert_eq!(keys(&bed, 0..4), before, "each key once");
+}
+
+#[test]
 fn pods_that_are_added_join_and_get_slots_and_those_that_are_emptied_can_go() {
     for valkey in Valkey::all().into_iter().filter(|valkey| !valkey.version.starts_with("8.0")) {
         let bed = Testbed::builder(&valkey)

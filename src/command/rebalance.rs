@@ -23,6 +23,7 @@ use crate::cli::{MovingArgs, ReachArgs, RebalanceArgs};
 use crate::config::{Credentials, Reach};
 use crate::exit::{Exit, Failure};
 use crate::observer::Observer;
+use crate::topology::node::NodeId;
 use crate::topology::rebalance::Goal;
 use crate::topology::slot::Slot;
 use crate::valkey::{MoveError, Mover, SlotState};
@@ -93,6 +94,21 @@ pub(super) async fn reach(
     let observation = ended?;
     let report = report::Report::of(&observation, &observer.cluster(), &goal, &run, &meter).await;
     render::print(&report.print(moving.output)?)
+}
+
+/// Moves slots of this node to primaries that own too few, until slots are even, a day is over or `stop` is. Says how many
+/// have gone over.
+pub(super) async fn give_away(node: NodeId, reach: &Reach, stop: impl Future<Output = ()>) -> Result<u64, Failure> {
+    const LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+    let mut observer = Observer::new(reach, 0)?;
+    let deadline = Instant::now() + LIMIT;
+    let (meter, halt, goal) = (Meter::new(None), Halt::default(), Goal::Even(BTreeMap::new()));
+    let tools = Tools::new(&reach.credentials, &meter, &halt);
+    let mut run = Run::new(&tools, &goal, deadline).only_from(node);
+    let rounds = pin!(run.rounds(&mut observer));
+    let ended = until_stopped(rounds, &tools, deadline, stop).await;
+    meter.finish();
+    ended.map(|_| meter.slots())
 }
 
 async fn until_stopped<T>(
