@@ -2,14 +2,16 @@
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::duration;
+use crate::config::{duration, weight};
 use crate::topology::drain::SavePolicy;
+use crate::topology::identity::SiteName;
+use crate::topology::node::NodeId;
 use crate::topology::probe::Probe;
 
 /// Forms and keeps a Valkey Cluster from inside its pods: no operator, no RBAC, no shell scripts.
@@ -64,6 +66,19 @@ pub enum Command {
     Probe(ProbeArgs),
     /// Show the cluster at a glance; exit 1 and say why when something is wrong with it.
     Status(StatusArgs),
+    /// Move slots, live, until every primary owns as many as the others. Run it as often as you like.
+    ///
+    /// Clients see redirects (MOVED, ASK) and nothing else. New primaries without slots are filled; with --weight some get
+    /// more, or none. On Valkey 9 whole slots change hands at once; on older versions keys are moved one small batch at a
+    /// time, and a key of many megabytes blocks its primary while it is moved: --dry-run foretells which, and for how long.
+    /// A run that is stopped or killed leaves nothing broken: the next one goes on where it was.
+    Rebalance(RebalanceArgs),
+    /// Empty pods before they are taken away, live: they own no slots afterwards and are nobody's primary.
+    ///
+    /// The slots of shards that are not kept go to those that are. Kept are the shards with the most members that stay,
+    /// then those whose primary stays, then those with the most slots. Where the primary of a kept shard leaves, a replica
+    /// that stays takes over. Says in the end which pods can be removed. Run it as often as you like.
+    Evacuate(EvacuateArgs),
     /// Say what is wrong with the cluster and the command that mends it; changes nothing.
     Doctor(LookArgs),
     /// Run a whole cluster on this machine's loopback addresses until Ctrl-C.
@@ -83,6 +98,10 @@ pub struct BootstrapArgs {
     /// Give up after this long.
     #[arg(long, env = "VALKEEPER_TIMEOUT", value_name = "DURATION", default_value = "5m", value_parser = duration)]
     pub timeout: Duration,
+    /// Go on without the data of a primary that is gone for good and that nobody holds a copy of: its slots go, empty, to a
+    /// node without any. ID is its node id, all 40 digits, as the refusal names it. There is no way back.
+    #[arg(long, env = "VALKEEPER_ACCEPT_DATA_LOSS", value_name = "ID", value_parser = node_id)]
+    pub accept_data_loss: Option<NodeId>,
     /// Print what would be done next, and do nothing.
     #[arg(long, env = "VALKEEPER_DRY_RUN")]
     pub dry_run: bool,
@@ -109,6 +128,12 @@ pub struct RunArgs {
     /// What the pods are to be.
     #[command(flatten)]
     pub shape: ShapeArgs,
+    /// The zone that this pod runs in: replicas are kept away from the zone of their primary where there is a choice.
+    #[arg(long, env = "VALKEEPER_ZONE", value_name = "NAME", value_parser = site_name)]
+    pub zone: Option<SiteName>,
+    /// The machine, the Kubernetes node, that this pod runs on: replicas are kept away from their primary's.
+    #[arg(long, env = "VALKEEPER_HOST", value_name = "NAME", value_parser = site_name)]
+    pub host: Option<SiteName>,
     /// How long a replica may take to take over from this node: from a server that has died, and before one starts that
     /// was a primary.
     #[arg(
@@ -232,6 +257,55 @@ pub struct LookArgs {
     pub output: Output,
 }
 
+/// `valkeeper rebalance`.
+#[derive(Debug, Args)]
+pub struct RebalanceArgs {
+    /// Who is to be found.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+    /// How many slots a primary gets beside the others, which weigh 1: 2 for twice as many, 0 for none. May be repeated.
+    #[arg(long, env = "VALKEEPER_WEIGHT", value_name = "POD=W", value_delimiter = ',', value_parser = weight)]
+    pub weight: Vec<(String, u32)>,
+    /// How they are moved.
+    #[command(flatten)]
+    pub moving: MovingArgs,
+}
+
+/// `valkeeper evacuate`.
+#[derive(Debug, Args)]
+pub struct EvacuateArgs {
+    /// Who is to be found.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+    /// The pods that leave; for a StatefulSet, those of the highest ordinals.
+    #[arg(value_name = "POD", required = true)]
+    pub pods: Vec<String>,
+    /// How many shards are to remain. Default: all that own slots and keep at least one member; say fewer where whole
+    /// shards are to go.
+    #[arg(long, env = "VALKEEPER_SHARDS", value_name = "N")]
+    pub shards: Option<NonZeroU16>,
+    /// How slots are moved.
+    #[command(flatten)]
+    pub moving: MovingArgs,
+}
+
+/// How slots are moved.
+#[derive(Debug, Args)]
+pub struct MovingArgs {
+    /// Move no more than so many keys a second, in all. Default: as many as the servers can while they serve others.
+    #[arg(long, env = "VALKEEPER_MAX_RATE", value_name = "KEYS")]
+    pub max_rate: Option<NonZeroU32>,
+    /// Stop after this long; what is left is for the next run.
+    #[arg(long, env = "VALKEEPER_TIMEOUT", value_name = "DURATION", default_value = "1d", value_parser = duration)]
+    pub timeout: Duration,
+    /// Print what would be moved, and which keys are so large that they would block their primary; move nothing.
+    #[arg(long, env = "VALKEEPER_DRY_RUN")]
+    pub dry_run: bool,
+    /// How to print what was done.
+    #[arg(short, long, env = "VALKEEPER_OUTPUT", value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
 /// `valkeeper local`.
 #[cfg(feature = "local")]
 #[derive(Debug, Args)]
@@ -328,6 +402,14 @@ pub struct LogArgs {
     /// What to log: error, warn, info, debug or trace.
     #[arg(long, global = true, env = "VALKEEPER_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub log_level: tracing::Level,
+}
+
+fn node_id(text: &str) -> Result<NodeId, String> {
+    NodeId::parse(text).ok_or_else(|| "a node id has 40 digits, 0 to 9 and a to f".to_owned())
+}
+
+fn site_name(text: &str) -> Result<SiteName, String> {
+    SiteName::new(text).ok_or_else(|| "only letters, digits, dots, dashes and underscores".to_owned())
 }
 
 /// What kind of server it is.

@@ -3,9 +3,11 @@
 pub mod bootstrap;
 pub mod doctor;
 pub mod drain;
+pub mod evacuate;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod probe;
+pub mod rebalance;
 pub mod run;
 pub mod status;
 

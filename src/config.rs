@@ -184,6 +184,16 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// `valkey-3=2`.
+pub fn weight(text: &str) -> Result<(String, u32), String> {
+    let (pod, weight) = text.split_once('=').ok_or("write POD=W")?;
+    match (pod, weight.parse()) {
+        ("", _) => Err("write POD=W".to_owned()),
+        (pod, Ok(weight)) => Ok((pod.to_owned(), weight)),
+        (_, Err(_)) => Err(format!("the weight {weight:?} is not a whole number")),
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(secret)")

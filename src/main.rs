@@ -52,6 +52,8 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             Command::Bootstrap(args) => command::bootstrap::run(args, stop()?).await,
             Command::Drain(args) => command::drain::run(args, stop()?).await,
             Command::Status(args) => command::status::run(args, stop()?).await,
+            Command::Rebalance(args) => command::rebalance::run(args, stop()?).await,
+            Command::Evacuate(args) => command::evacuate::run(args, stop()?).await,
             Command::Probe(args) => {
                 heard(signals::unblock())?;
                 command::probe::run(args).await

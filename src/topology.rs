@@ -18,6 +18,7 @@ pub mod order;
 pub mod parse;
 pub mod plan;
 pub mod probe;
+pub mod rebalance;
 pub mod refusal;
 pub mod server;
 pub mod slot;

@@ -4,6 +4,7 @@ mod connection;
 mod deeds;
 mod error;
 mod lifeline;
+mod mover;
 mod ping;
 mod report;
 mod server;
@@ -20,6 +21,7 @@ use crate::topology::observation::Peer;
 
 use connection::Connection;
 pub use lifeline::Lifeline;
+pub use mover::{Migration, MoveError, Mover, SlotState};
 pub use server::Server;
 
 /// An address to ask, and the pod that DNS says is there.

@@ -3,6 +3,8 @@
 //!
 //! `VALKEEPER_SIM_SEEDS` says how many histories are run, `VALKEEPER_SIM_SEED` runs one alone and tells it.
 
+#[path = "properties/keeping.rs"]
+mod keeping;
 #[path = "properties/nonsense.rs"]
 mod nonsense;
 #[path = "properties/sabotage.rs"]

@@ -39,10 +39,11 @@ pub async fn run(args: &BootstrapArgs, stop: impl Future<Output = ()>) -> Result
         .ok_or_else(|| Exit::Usage.saying("to form a cluster from one node's address, name it: --cluster-id"))?;
     let desired = DesiredTopology { cluster, shape: config::shape(&args.shape)? };
     let mut observer = Observer::new(&reach, desired.shape.members())?;
+    let policy = Policy { give_up: args.accept_data_loss, ..Policy::FORM };
     if args.dry_run {
-        return dry_run(&mut observer, &desired, args.timeout).await;
+        return dry_run(&mut observer, &desired, policy, args.timeout).await;
     }
-    let formed = form(&mut observer, &desired, args.timeout, stop).await?;
+    let formed = form(&mut observer, &desired, policy, args.timeout, stop).await?;
     let report = health::assess(&formed.observation, &desired.cluster, Some(desired.shape));
     let done = match formed.stages {
         0 => "the cluster stands already; nothing was changed".to_owned(),
@@ -56,12 +57,13 @@ pub async fn run(args: &BootstrapArgs, stop: impl Future<Output = ()>) -> Result
 pub async fn form(
     observer: &mut Observer,
     desired: &DesiredTopology,
+    policy: Policy,
     limit: Duration,
     stop: impl Future<Output = ()>,
 ) -> Result<Formed, Failure> {
     let started = Instant::now();
     let deadline = started + limit;
-    let mut run = Run::new(desired, deadline);
+    let mut run = Run::new(desired, policy, deadline);
     let ended = tokio::select! {
         ended = run.rounds(observer) => ended,
         () = sleep_until(deadline) => Err(run.out_of_time()),
@@ -97,12 +99,12 @@ impl<'d> Run<'d> {
         after_long_round: Duration::from_secs(1),
     };
 
-    fn new(desired: &'d DesiredTopology, deadline: Instant) -> Self {
+    fn new(desired: &'d DesiredTopology, policy: Policy, deadline: Instant) -> Self {
         let members = desired.shape.members();
         Self {
             desired,
             deadline,
-            rounds: Rounds::new(desired, Policy::FORM),
+            rounds: Rounds::new(desired, policy),
             progress: Progress::new(members),
             stages: 0,
             last: None,
@@ -179,9 +181,14 @@ async fn give_back(observer: &mut Observer, desired: &DesiredTopology) {
     }
 }
 
-async fn dry_run(observer: &mut Observer, desired: &DesiredTopology, limit: Duration) -> Result<(), Failure> {
+async fn dry_run(
+    observer: &mut Observer,
+    desired: &DesiredTopology,
+    policy: Policy,
+    limit: Duration,
+) -> Result<(), Failure> {
     let observation = observer.round(Instant::now() + limit).await;
-    let decision = plan(&observation, desired, &Policy::FORM);
+    let decision = plan(&observation, desired, &policy);
     if let Decision::Refuse(_) = decision {
         return Err(refused(&decision));
     }

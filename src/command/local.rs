@@ -20,7 +20,7 @@ use crate::cli::LocalArgs;
 use crate::config::{self, Credentials, Reach, Service};
 use crate::exit::{Exit, Failure};
 use crate::observer::Observer;
-use crate::topology::desired::DesiredTopology;
+use crate::topology::desired::{DesiredTopology, Policy};
 use crate::topology::identity::ClusterId;
 use dns::Dns;
 use home::Home;
@@ -81,7 +81,7 @@ async fn session(
     };
     let mut observer = Observer::new(&reach, desired.shape.members())?;
     let formed = tokio::select! {
-        formed = bootstrap::form(&mut observer, desired, args.timeout, stop.as_mut()) => formed?,
+        formed = bootstrap::form(&mut observer, desired, Policy::FORM, args.timeout, stop.as_mut()) => formed?,
         ended = servers.next_end() => {
             ended.tell();
             return Err(Exit::Unavailable.saying(format!("{ended} while the cluster was being formed")));

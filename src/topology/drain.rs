@@ -26,6 +26,7 @@ use super::order::Order;
 use super::server::ServerReport;
 
 use handover::Handover;
+pub(super) use handover::elects;
 pub use report::{DrainReport, HandoverReport, PhaseReport, SaveReport};
 use save::Save;
 pub use waiting::Waiting;

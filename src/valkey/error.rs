@@ -43,7 +43,7 @@ pub(super) fn outcome(error: &RedisError) -> Outcome {
 }
 
 /// The server's own words, else the library's. To AUTH the server's words may hold the password: see `Connection`.
-fn describe(error: &RedisError) -> String {
+pub(super) fn describe(error: &RedisError) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
     }

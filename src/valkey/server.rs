@@ -10,6 +10,7 @@ use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value};
 use super::Outcome;
 use super::connection::{Connection, PATIENCE};
 use super::error::{outcome, silence};
+use super::mover::Migration;
 use super::ping::ping;
 use crate::config::Credentials;
 use crate::topology::observation::{Silence, View};
@@ -173,7 +174,7 @@ async fn ask(
         keys: info.keys(),
         leaving,
         guards_writes: is_on(GUARD),
-        migrations: migrations.iter().filter(|migration| runs(migration)).count(),
+        migrations: migrations.iter().filter(|fields| Migration::read(fields).runs()).count(),
         cluster,
     };
     Ok((report, directory))
@@ -186,12 +187,6 @@ fn view(answers: &mut impl Iterator<Item = RedisResult<Value>>) -> Result<Cluste
     let view = View::new(parse::nodes(&nodes).map_err(unusable)?)
         .ok_or_else(|| Silence::Unusable("CLUSTER NODES does not name the node itself".to_owned()))?;
     Ok(ClusterView { view, ok: ClusterInfo::parse(&info).map_err(unusable)?.ok })
-}
-
-/// Migrations that have ended stay in the list for a while.
-fn runs(migration: &BTreeMap<String, Value>) -> bool {
-    let state = migration.get("state").map(|state| redis::from_redis_value_ref::<String>(state).unwrap_or_default());
-    state.is_some_and(|state| !matches!(state.as_str(), "success" | "failed" | "canceled" | "cancelled"))
 }
 
 fn command(order: Order) -> Cmd {

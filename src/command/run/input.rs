@@ -22,6 +22,7 @@ pub(super) struct Input<'p> {
     pub(super) port: u16,
     pub(super) dir: Option<&'p Path>,
     pub(super) name: Option<&'p PodName>,
+    pub(super) site: &'p Site,
     /// How the cluster is found, where it is in one.
     pub(super) reach: Option<&'p Reach>,
     pub(super) in_cluster: bool,
@@ -56,7 +57,7 @@ impl Input<'_> {
                     known.push(("cluster-announce-hostname", format!("{pod}.{service}")));
                 }
                 if let Some(cluster) = reach.cluster.clone() {
-                    let mark = Mark { cluster, pod: Some(pod.clone()), forming: None, site: Site::default() };
+                    let mark = Mark { cluster, pod: Some(pod.clone()), forming: None, site: self.site.clone() };
                     known.push(("cluster-announce-human-nodename", mark.to_string()));
                 }
             }

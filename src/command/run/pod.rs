@@ -134,6 +134,7 @@ impl Duties for Pod {
             port: self.settings.port,
             dir: self.settings.data_dir.as_deref(),
             name: self.settings.name.as_ref(),
+            site: &self.settings.site,
             reach: self.settings.reach.as_ref().filter(|_| self.settings.policy.cluster),
             in_cluster: self.settings.policy.cluster,
             held_back: opened.held_back,

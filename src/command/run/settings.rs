@@ -13,7 +13,7 @@ use crate::exit::{Exit, Failure};
 use crate::topology::budget::Budget;
 use crate::topology::desired::DesiredTopology;
 use crate::topology::drain::{DrainPolicy, SavePolicy};
-use crate::topology::identity::PodName;
+use crate::topology::identity::{PodName, Site};
 use crate::topology::parse::{Arguments, ServerConfig};
 use crate::valkey::Server;
 
@@ -25,6 +25,7 @@ pub(super) struct Settings {
     pub(super) address: SocketAddr,
     pub(super) name: Option<PodName>,
     pub(super) ip: Option<IpAddr>,
+    pub(super) site: Site,
     pub(super) credentials: Credentials,
     pub(super) policy: DrainPolicy,
     pub(super) reach: Option<Reach>,
@@ -67,6 +68,7 @@ impl Settings {
             address: config::own_address(args.own.pod_ip, port),
             name: args.own.pod_name.as_deref().map(pod_name).transpose()?,
             ip: args.own.pod_ip,
+            site: Site { zone: args.zone.clone(), host: args.host.clone() },
             credentials,
             policy: DrainPolicy { cluster: in_cluster, save, budget, stop: true },
             reach,

@@ -274,7 +274,7 @@ impl Drain {
 }
 
 /// Whether a majority of the primaries has a link to the candidate.
-fn elects(own: &ServerReport, candidate: NodeId, peers: &[Peer]) -> bool {
+pub(in crate::topology) fn elects(own: &ServerReport, candidate: NodeId, peers: &[Peer]) -> bool {
     let others = own.voters().filter(|voter| {
         let peer = peers.iter().find(|peer| peer.id == voter.id);
         peer.is_some_and(|peer| peer.answer.as_ref().is_ok_and(|report| report.is_linked_to(candidate)))

@@ -3,7 +3,7 @@
 use valkeeper::topology::SlotRange;
 
 use super::Sim;
-use super::node::Part;
+use super::node::{Naming, Part};
 
 impl Sim {
     /// Makes a cluster out of blank servers that are down: the first ones are its primaries, the others follow them in
@@ -16,19 +16,21 @@ impl Sim {
         let addresses: Vec<_> = hosts.iter().map(|host| self.hosts[*host].address).collect();
         for (place, host) in hosts.iter().enumerate() {
             let host = &mut self.hosts[*host];
-            host.mark = marks.then(|| format!("{cluster}/{}", host.pod.as_ref().map_or("", |pod| pod.as_str())));
+            let mark = || format!("{cluster}/{}", host.pod.as_ref().map_or("", |pod| pod.as_str()));
+            host.mark = host.mark.take().or_else(|| marks.then(|| Naming::Once(mark())));
             let server = &mut host.server;
             let epoch = |place: usize| u64::try_from(place).unwrap_or(0) + 1;
             server.ip = Some(addresses[place]);
             (server.config_epoch, server.current_epoch) = (epoch(place), epoch(ids.len()));
             server.follows = (place >= shards).then(|| ids[place % shards]);
             for (piece, owner) in owners.iter().enumerate() {
-                server.owners[piece] = Some(ids[*owner]);
+                server.give(piece, Some(ids[*owner]));
                 server.keys[piece] = u64::from(*owner == place % shards) * 3;
             }
             for (other, (id, address)) in ids.iter().zip(&addresses).enumerate().filter(|(other, _)| *other != place) {
                 let role = if other < shards { Part::Primary } else { Part::Replica(Some(ids[other % shards])) };
-                server.note(Some(*id), *address, role, now).config_epoch = epoch(other);
+                let place = server.note(Some(*id), *address, role, now);
+                server.known.at_mut(place).into_iter().for_each(|known| known.config_epoch = epoch(other));
             }
         }
     }
@@ -40,7 +42,8 @@ impl Sim {
         self.lose_disk(at);
         let server = &mut self.hosts[at].server;
         let id = server.id;
-        server.owners = keys.iter().map(|keys| (*keys > 0).then_some(id)).collect();
+        let claimed = keys.iter().enumerate().filter(|(_, keys)| **keys > 0);
+        claimed.for_each(|(piece, _)| server.give(piece, Some(id)));
         server.keys = keys;
     }
 
@@ -52,11 +55,10 @@ impl Sim {
         homes.iter().cycle().zip(0..keys).for_each(|(home, _)| server.keys[*home] += 1);
     }
 
-    /// Which of so many shards each piece belongs to.
+    /// Which of so many shards each piece belongs to: where it begins in that shard's share.
     fn owners_by_share(&self, shards: u16) -> Vec<usize> {
-        let shares: Vec<_> =
-            (0..shards).filter_map(|index| self.pieces.set(&[SlotRange::share(index, shards)?])).collect();
-        let owner = |piece: usize| shares.iter().position(|share| *share & (1u64 << piece) != 0).unwrap_or(0);
-        (0..self.pieces.count()).map(owner).collect()
+        let shares: Vec<_> = (0..shards).filter_map(|index| SlotRange::share(index, shards)).collect();
+        let owner = |first| shares.iter().rposition(|share| share.first() <= first).unwrap_or(0);
+        self.pieces.firsts().map(owner).collect()
     }
 }

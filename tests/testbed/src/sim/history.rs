@@ -15,6 +15,7 @@ use super::Sim;
 use super::bootstrap::{Bootstrap, End, Event, Pace, PlanFn};
 
 pub use judge::{Judge, Rule, Violation};
+pub(super) use judge::{broken, host_of, name};
 pub use setting::{Kind, Setting};
 
 /// How long a planner may take once faults have stopped: a refusal's patience, or a failed primary's way back.

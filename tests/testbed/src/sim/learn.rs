@@ -1,12 +1,14 @@
 //! What a server makes of another's message: roles, epochs, slots and hearsay.
 //!
 //! Mirrors `clusterProcessPacket`, `clusterUpdateSlotsConfigWith`, `clusterHandleConfigEpochCollision`,
-//! `clusterProcessGossipSection` and `clusterUpdateState` in the server's `cluster_legacy.c`.
+//! `clusterProcessGossipSection`, `clusterProcessPingExtensions` and `clusterUpdateState` in the server's
+//! `cluster_legacy.c`.
 
 use std::time::Duration;
 
 use super::Sim;
-use super::node::{Header, Id, Part};
+use super::message::{Content, Header, Message};
+use super::node::{Id, Part};
 use super::pieces::PieceSet;
 
 const WRITABLE_DELAY: Duration = Duration::from_secs(2);
@@ -14,50 +16,91 @@ const SHORTEST_REJOIN: Duration = Duration::from_millis(500);
 const LONGEST_REJOIN: Duration = Duration::from_secs(5);
 
 impl Sim {
-    /// A message from a node that the receiver knows.
-    pub(super) fn learn(&mut self, at: usize, message: &Header) {
+    /// A ping or pong from a node that the receiver knows.
+    pub(super) fn learn(&mut self, at: usize, message: &Message) {
+        let said = &message.header;
         let server = &mut self.hosts[at].server;
-        if message.id == server.id {
+        if said.id == server.id {
             return;
         }
-        server.current_epoch = server.current_epoch.max(message.current_epoch);
+        if server.current_epoch < said.current_epoch {
+            server.current_epoch = said.current_epoch;
+            server.touch();
+        }
         let me = server.id;
-        let role = match message.follows {
+        let is_primary = said.follows.is_none();
+        let role = match said.follows {
             None => Part::Primary,
             Some(id) => Part::Replica(Some(id).filter(|id| *id == me || server.get(*id).is_some())),
         };
-        let Some(known) = server.get_mut(message.id) else { return };
-        if message.follows.is_none() {
-            known.config_epoch = known.config_epoch.max(message.config_epoch);
+        let Some(known) = server.known.get_mut(said.id) else { return };
+        let (was, epoch) = (known.role, known.config_epoch);
+        if is_primary {
+            known.config_epoch = epoch.max(said.config_epoch);
         }
-        let was_primary = known.role == Part::Primary;
-        match (known.role, role) {
-            (Part::Replica(Some(_)), Part::Replica(None)) => {}
-            _ => known.role = role,
+        if !matches!((was, role), (Part::Replica(Some(_)), Part::Replica(None))) {
+            known.role = role;
         }
-        let known_epoch = known.config_epoch;
-        let is_primary = message.follows.is_none();
-        if was_primary && !is_primary {
-            for owner in server.owners.iter_mut().filter(|owner| **owner == Some(message.id)) {
-                *owner = None;
-            }
+        let is_new = known.role != was || known.config_epoch != epoch;
+        let is_level = is_primary && known.config_epoch == said.config_epoch;
+        if is_new {
+            server.touch();
+        }
+        if was == Part::Primary && !is_primary {
+            server.take_all_from(said.id);
             self.update_state(at);
         }
-        if is_primary && (!was_primary || self.hosts[at].server.slots_of(message.id) != message.slots) {
-            self.adopt_slots(at, message.id, message.config_epoch, message.slots);
+        if is_primary && (was != Part::Primary || self.hosts[at].server.slots_of(said.id) != said.slots) {
+            self.adopt_slots(at, said.id, said.config_epoch, said.slots);
             self.correct(at, message);
         }
-        self.settle_collision(at, message, is_primary && known_epoch == message.config_epoch);
-        self.listen(at, message);
+        self.settle_collision(at, said.id, said.config_epoch, is_level);
+        self.listen(at, said);
+        self.obey(at, said);
+    }
+
+    /// A message that is neither ping nor pong.
+    pub(super) fn receive_notice(&mut self, message: &Message) {
+        let now = self.now;
+        let (at, said) = (message.to, &message.header);
+        let server = &mut self.hosts[at].server;
+        let Some(known) = server.known.get_mut(said.id) else { return };
+        known.heard = now;
+        if server.current_epoch < said.current_epoch {
+            server.current_epoch = said.current_epoch;
+            server.touch();
+        }
+        match message.content {
+            Content::News => self.learn(at, message),
+            Content::Fail(id) => {
+                if let Some(known) = server.known.get_mut(id).filter(|known| known.failed.is_none()) {
+                    (known.is_suspected, known.failed) = (false, Some(now));
+                    server.touch();
+                    self.update_state(at);
+                }
+            }
+            Content::Update(owner, epoch, slots) => {
+                let Some(known) = server.known.get_mut(owner).filter(|known| known.config_epoch < epoch) else {
+                    return;
+                };
+                (known.config_epoch, known.role) = (epoch, Part::Primary);
+                server.touch();
+                self.adopt_slots(at, owner, epoch, slots);
+            }
+            Content::Ask => self.vote(message),
+            Content::Vote(epoch) => self.count_vote(at, said.id, epoch),
+            Content::Ping | Content::Meet | Content::Pong => {}
+        }
     }
 
     /// `clusterHandleConfigEpochCollision`: the smaller id moves on.
-    fn settle_collision(&mut self, at: usize, message: &Header, applies: bool) {
-        let smaller = self.ids[self.hosts[at].server.id] < self.ids[message.id];
+    fn settle_collision(&mut self, at: usize, with: Id, epoch: u64, applies: bool) {
+        let smaller = self.ids[self.hosts[at].server.id] < self.ids[with];
         let server = &mut self.hosts[at].server;
-        if applies && smaller && server.follows.is_none() && server.config_epoch == message.config_epoch {
+        if applies && smaller && server.follows.is_none() && server.config_epoch == epoch {
             server.current_epoch += 1;
             server.config_epoch = server.current_epoch;
+            server.touch();
         }
     }
 
@@ -66,21 +109,21 @@ impl Sim {
         let server = &mut self.hosts[at].server;
         let mine = server.follows.unwrap_or(server.id);
         let (mut lost, mut changed) = (Vec::new(), false);
-        for piece in (0..server.owners.len()).filter(|piece| slots & 1 << piece != 0) {
-            let owner = server.owners[piece];
+        for piece in (0..server.keys.len()).filter(|piece| slots & 1 << piece != 0) {
+            let owner = server.owner(piece);
             if owner == Some(of) || owner.is_some_and(|owner| server.epoch_of(owner) >= epoch) {
                 continue;
             }
             if owner == Some(mine) {
                 lost.push(piece);
             }
-            server.owners[piece] = Some(of);
+            server.give(piece, Some(of));
             changed = true;
         }
         if !lost.is_empty() {
             match server.slots_of(mine) {
                 // cluster-allow-replica-migration is on unless configured otherwise.
-                0 => (server.follows, server.synced, server.sync_began) = (Some(of), None, None),
+                0 => server.turn_to(of),
                 _ if server.follows.is_none() => lost.iter().for_each(|piece| server.keys[*piece] = 0),
                 _ => {}
             }
@@ -91,54 +134,66 @@ impl Sim {
     }
 
     /// Tells the sender of somebody who owns slots it claims under a higher epoch (an UPDATE message).
-    fn correct(&mut self, at: usize, message: &Header) {
+    fn correct(&mut self, at: usize, message: &Message) {
+        let said = &message.header;
         let server = &self.hosts[at].server;
-        let newer = (0..server.owners.len())
-            .filter(|piece| message.slots & 1 << piece != 0)
-            .filter_map(|piece| server.owners[piece])
-            .find(|owner| *owner != message.id && server.epoch_of(*owner) > message.config_epoch);
+        let newer = (0..server.keys.len())
+            .filter(|piece| said.slots & 1 << piece != 0)
+            .filter_map(|piece| server.owner(piece))
+            .find(|owner| *owner != said.id && server.epoch_of(*owner) > said.config_epoch);
         let Some(owner) = newer else { return };
         let (epoch, slots) = (server.epoch_of(owner), server.slots_of(owner));
-        let link = server.get(message.id).and_then(|known| known.link);
-        let Some(link) = link.filter(|link| self.is_alive(*link) && self.can_talk(at, link.host)) else { return };
-        let me = server.id;
-        let peer = &mut self.hosts[link.host].server;
-        if peer.get(me).is_none() {
-            return;
+        let link = server.get(said.id).and_then(|known| known.link);
+        if link.is_some_and(|link| self.is_alive(link)) {
+            self.post(at, message.from, Content::Update(owner, epoch, slots), None);
         }
-        let Some(known) = peer.get_mut(owner).filter(|known| known.config_epoch < epoch) else { return };
-        (known.config_epoch, known.role) = (epoch, Part::Primary);
-        self.adopt_slots(link.host, owner, epoch, slots);
     }
 
     /// `clusterProcessGossipSection`.
-    pub(super) fn listen(&mut self, at: usize, message: &Header) {
+    pub(super) fn listen(&mut self, at: usize, said: &Header) {
         let now = self.now;
-        for about in &message.gossip {
+        for about in &said.gossip {
             let server = &mut self.hosts[at].server;
             if about.id == server.id {
                 continue;
             }
-            let sender_votes = server.get(message.id).is_some_and(|known| known.role == Part::Primary)
-                && server.owners.contains(&Some(message.id));
-            let Some(known) = server.get_mut(about.id) else {
-                server.note(Some(about.id), about.address, about.role, now);
+            let sender = server.get(said.id).map(|known| known.role);
+            let votes = sender == Some(Part::Primary) && server.slots_of(said.id) != 0;
+            let is_lost = about.is_suspected || about.is_failed;
+            let Some(known) = server.known.get_mut(about.id) else {
+                if sender.is_some() && !server.has_banned(about.id, now) {
+                    let place = server.note(Some(about.id), about.address, about.role, now);
+                    if let Some(known) = server.known.at_mut(place).filter(|_| about.is_failed) {
+                        known.failed = Some(now);
+                    }
+                }
                 continue;
             };
-            let reported = known.reports.iter().position(|(who, _)| *who == message.id);
-            match (about.is_lost, reported) {
-                (true, Some(place)) if sender_votes => known.reports[place].1 = now,
-                (true, None) if sender_votes => known.reports.push((message.id, now)),
+            let reported = known.reports.iter().position(|(who, _)| *who == said.id);
+            match (is_lost, reported) {
+                (true, Some(place)) if votes => known.reports[place].1 = now,
+                (true, None) if votes => known.reports.push((said.id, now)),
                 (false, Some(place)) => {
                     known.reports.swap_remove(place);
                 }
                 _ => {}
             }
-            if !about.is_lost && known.is_lost() && known.address != Some(about.address) {
-                known.move_to(about.address);
-            }
-            if about.is_lost && known.is_suspected {
+            if !is_lost && known.is_lost() && known.move_to(about.address) {
+                server.touch();
+            } else if is_lost && known.is_suspected {
                 self.mark_failing(at, about.id);
+            }
+        }
+    }
+
+    /// Whom the sender was told to forget, the receiver forgets too, for as long as the ban still stands: but for itself,
+    /// its own primary and the sender.
+    fn obey(&mut self, at: usize, said: &Header) {
+        for (id, time) in &said.forgotten {
+            let server = &mut self.hosts[at].server;
+            let is_spared = *id == server.id || server.follows == Some(*id) || *id == said.id;
+            if !time.is_zero() && !is_spared && server.get(*id).is_some() {
+                self.remove(at, *id, *time);
             }
         }
     }
@@ -152,8 +207,8 @@ impl Sim {
         if is_primary && !server.is_ok && now - first < WRITABLE_DELAY {
             return;
         }
-        let served = |owner: &Option<Id>| owner.is_some_and(|id| server.get(id).is_none_or(|k| k.failed.is_none()));
-        let mut ok = server.owners.iter().all(served);
+        let has_failed = |id: Id| server.get(id).is_some_and(|known| known.failed.is_some());
+        let mut ok = (0..server.keys.len()).all(|piece| server.owner(piece).is_some_and(|owner| !has_failed(owner)));
         let (size, reachable) = server.voters();
         if reachable < size / 2 + 1 {
             ok = false;
@@ -162,29 +217,10 @@ impl Sim {
         let delay = server.settings.node_timeout.clamp(SHORTEST_REJOIN, LONGEST_REJOIN);
         let too_early = server.among_minority.is_some_and(|then| now - then < delay);
         if !(ok && !server.is_ok && is_primary && too_early) {
+            if server.is_ok != ok {
+                server.touch();
+            }
             server.is_ok = ok;
-        }
-    }
-
-    /// A replica follows its primary, from nothing with a first copy.
-    pub(super) fn follow(&mut self, at: usize) {
-        const COPYING: Duration = Duration::from_millis(150);
-        let now = self.now;
-        let Some(primary) = self.hosts[at].server.follows else { return };
-        let address = self.hosts[at].server.get(primary).and_then(|known| known.address);
-        let source = address
-            .and_then(|address| self.answering(address))
-            .filter(|source| self.hosts[*source].server.id == primary && self.can_talk(at, *source));
-        let Some(source) = source else {
-            (self.hosts[at].server.synced, self.hosts[at].server.sync_began) = (None, None);
-            return;
-        };
-        let (keys, delay) = (self.hosts[source].server.keys.clone(), self.hosts[source].server.settings.sync_delay);
-        let server = &mut self.hosts[at].server;
-        let began = *server.sync_began.get_or_insert(now);
-        if now - began >= delay + COPYING {
-            server.synced.get_or_insert(now);
-            server.keys = keys;
         }
     }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use valkeeper::topology::{PodName, Settings};
 
+use super::elect::Campaign;
 use super::pieces::PieceSet;
+use super::roll::{Place, Roll};
 
 /// A node id, as a number that [`super::Sim`] turns into forty digits.
 pub type Id = usize;
@@ -23,16 +25,23 @@ pub struct Host {
     pub is_up: bool,
     /// What the configuration file says.
     pub file: Settings,
-    /// The name its first process is found with, as if somebody had set it before the story began.
-    pub(super) mark: Option<String>,
+    /// The name a process is found with, as if somebody had set it before it answered.
+    pub mark: Option<Naming>,
     /// The server, or what its disk holds of it.
     pub server: Server,
     /// Counts the processes: a link ends with the process at its other end.
     pub(super) generation: u32,
     /// Which side of the partition it is on.
     pub(super) side: u8,
-    /// When its next cron tick is due.
-    pub(super) next_tick: Duration,
+}
+
+/// Who names a server before it answers.
+#[derive(Clone, Debug)]
+pub enum Naming {
+    /// Somebody did so before the story began, and its next process comes up without a name.
+    Once(String),
+    /// Its `run` does so in every process.
+    Always(String),
 }
 
 /// A server: what nodes.conf and the data files keep, and what only the process knows.
@@ -43,13 +52,17 @@ pub struct Server {
     /// What it believes its own address to be.
     pub ip: Option<IpAddr>,
     /// Everybody else it knows of.
-    pub known: Vec<Known>,
+    pub known: Roll,
     /// The owner of each piece of the key space in its view.
-    pub owners: Vec<Option<Id>>,
+    owners: Vec<Option<Id>>,
+    /// The same by owner.
+    holdings: Vec<PieceSet>,
     /// Its own epoch.
     pub config_epoch: u64,
     /// The highest epoch it has seen.
     pub current_epoch: u64,
+    /// The epoch it voted in last.
+    pub(super) voted: u64,
     /// Its primary, where it is a replica.
     pub follows: Option<Id>,
     /// How many keys it holds in each piece.
@@ -63,17 +76,22 @@ pub struct Server {
     /// Its link to its primary: up since then.
     pub synced: Option<Duration>,
     pub(super) sync_began: Option<Duration>,
+    /// When its link to a primary was last up, in this process.
+    pub(super) linked: Option<Duration>,
+    /// Its attempt to be elected.
+    pub(super) campaign: Option<Campaign>,
+    /// Whom it has been told to forget, and until when it hears nothing of him.
+    pub(super) banned: Vec<(Id, Duration)>,
     pub(super) first_look: Option<Duration>,
     pub(super) among_minority: Option<Duration>,
     pub(super) ticks: u64,
-    pub(super) next_key: u32,
+    /// Counts what others could see a difference by.
+    pub(super) changes: u64,
 }
 
 /// What a server knows of another.
 #[derive(Clone, Debug)]
 pub struct Known {
-    /// Names the entry while it has no id.
-    pub(super) key: u32,
     /// Who it is; none while the handshake lasts.
     pub id: Option<Id>,
     /// Where it is thought to answer; none after somebody else answered there.
@@ -89,10 +107,14 @@ pub struct Known {
     /// The bus link to it.
     pub(super) link: Option<Link>,
     pub(super) is_meet: bool,
+    /// A partition has swallowed a ping or its answer; TCP sends it again.
+    pub(super) is_swallowed: bool,
     pub(super) born: Duration,
     pub(super) ping_sent: Option<Duration>,
     pub(super) pong: Duration,
     pub(super) heard: Duration,
+    /// Until when no replica of it gets our vote again.
+    pub(super) vote_given: Option<Duration>,
     pub(super) reports: Vec<(Id, Duration)>,
 }
 
@@ -111,27 +133,8 @@ pub(super) struct Link {
     pub(super) host: usize,
     pub(super) generation: u32,
     pub(super) made: Duration,
-}
-
-/// A bus message without its type.
-#[derive(Clone, Debug)]
-pub(super) struct Header {
-    pub(super) id: Id,
-    pub(super) address: IpAddr,
-    pub(super) follows: Option<Id>,
-    pub(super) config_epoch: u64,
-    pub(super) current_epoch: u64,
-    pub(super) slots: PieceSet,
-    pub(super) gossip: Vec<Gossip>,
-}
-
-/// What a message says of a third node.
-#[derive(Clone, Debug)]
-pub(super) struct Gossip {
-    pub(super) id: Id,
-    pub(super) address: IpAddr,
-    pub(super) is_lost: bool,
-    pub(super) role: Part,
+    /// Tells it from the link before it.
+    pub(super) serial: u64,
 }
 
 impl Server {
@@ -140,10 +143,12 @@ impl Server {
         Self {
             id,
             ip: None,
-            known: Vec::new(),
+            known: Roll::default(),
             owners: vec![None; pieces],
+            holdings: Vec::new(),
             config_epoch: 0,
             current_epoch: 0,
+            voted: 0,
             follows: None,
             keys: vec![0; pieces],
             name: String::new(),
@@ -151,38 +156,72 @@ impl Server {
             is_ok: false,
             synced: None,
             sync_began: None,
+            linked: None,
+            campaign: None,
+            banned: Vec::new(),
             first_look: None,
             among_minority: None,
             ticks: 0,
-            next_key: 0,
+            changes: 0,
         }
     }
 
     /// The process ends: what only it knew is gone.
     pub(super) fn forget(&mut self, file: Settings, now: Duration) {
-        self.known.retain(|known| known.id.is_some());
-        for known in &mut self.known {
-            known.link = None;
-            known.is_meet = false;
-            known.ping_sent = None;
-            known.reports.clear();
-            (known.pong, known.heard) = (now, now);
-        }
+        self.known.restart(now);
         self.name.clear();
         self.settings = file;
         (self.is_ok, self.ticks) = (false, 0);
         (self.synced, self.sync_began, self.first_look, self.among_minority) = (None, None, None, None);
+        (self.linked, self.campaign) = (None, None);
+        self.banned.clear();
+        self.touch();
+    }
+
+    /// Somebody who looks would see a difference.
+    pub(super) fn touch(&mut self) {
+        self.changes += 1;
+    }
+
+    /// The owner of a piece in this server's view.
+    pub fn owner(&self, piece: usize) -> Option<Id> {
+        self.owners.get(piece).copied().flatten()
+    }
+
+    /// Says who owns a piece.
+    pub(super) fn give(&mut self, piece: usize, to: Option<Id>) {
+        let bit: PieceSet = 1 << piece;
+        if let Some(before) = std::mem::replace(&mut self.owners[piece], to) {
+            self.holdings[before] &= !bit;
+        }
+        if let Some(id) = to {
+            if self.holdings.len() <= id {
+                self.holdings.resize(id + 1, 0);
+            }
+            self.holdings[id] |= bit;
+        }
+        self.touch();
+    }
+
+    /// Nobody owns what this node owned.
+    pub(super) fn take_all_from(&mut self, id: Id) {
+        let set = self.slots_of(id);
+        (0..self.owners.len()).filter(|piece| set & 1 << piece != 0).for_each(|piece| self.give(piece, None));
     }
 
     /// The pieces that a node owns in this server's view.
     pub fn slots_of(&self, id: Id) -> PieceSet {
-        let mine = |owner: &Option<Id>| *owner == Some(id);
-        self.owners.iter().enumerate().filter(|(_, owner)| mine(owner)).fold(0, |set, (piece, _)| set | 1 << piece)
+        self.holdings.get(id).copied().unwrap_or(0)
     }
 
     /// The pieces that it owns itself, by its own word.
     pub fn own_slots(&self) -> PieceSet {
         self.slots_of(self.id)
+    }
+
+    /// The pieces that have an owner.
+    pub fn assigned(&self) -> PieceSet {
+        self.holdings.iter().fold(0, |set, more| set | more)
     }
 
     /// How many keys it holds.
@@ -192,22 +231,13 @@ impl Server {
 
     /// What it knows of a node.
     pub fn get(&self, id: Id) -> Option<&Known> {
-        self.known.iter().find(|known| known.id == Some(id))
-    }
-
-    pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut Known> {
-        self.known.iter_mut().find(|known| known.id == Some(id))
-    }
-
-    pub(super) fn by_key(&mut self, key: u32) -> Option<&mut Known> {
-        self.known.iter_mut().find(|known| known.key == key)
+        self.known.get(id)
     }
 
     /// Notes somebody new: by hearsay with the id, or to shake hands with.
-    pub(super) fn note(&mut self, id: Option<Id>, address: IpAddr, role: Part, now: Duration) -> &mut Known {
-        self.next_key += 1;
-        self.known.push(Known {
-            key: self.next_key,
+    pub(super) fn note(&mut self, id: Option<Id>, address: IpAddr, role: Part, now: Duration) -> Place {
+        self.touch();
+        self.known.add(Known {
             id,
             address: Some(address),
             role,
@@ -216,14 +246,21 @@ impl Server {
             failed: None,
             link: None,
             is_meet: false,
+            is_swallowed: false,
             born: now,
             ping_sent: None,
             pong: now,
             heard: now,
+            vote_given: None,
             reports: Vec::new(),
-        });
-        let last = self.known.len() - 1;
-        &mut self.known[last]
+        })
+    }
+
+    /// Follows another primary, whose data it has not yet.
+    pub(super) fn turn_to(&mut self, primary: Id) {
+        self.follows = Some(primary);
+        (self.synced, self.sync_began, self.linked, self.campaign) = (None, None, None, None);
+        self.touch();
     }
 
     /// The epoch a node's slots stand under.
@@ -233,16 +270,24 @@ impl Server {
 
     /// How many primaries own slots in this view, and how many of them are thought reachable.
     pub(super) fn voters(&self) -> (usize, usize) {
-        let voting =
-            |known: &&Known| known.role == Part::Primary && known.id.is_some_and(|id| self.owners.contains(&Some(id)));
         let own = usize::from(self.is_voter());
-        let others = self.known.iter().filter(voting).count();
-        let reachable = self.known.iter().filter(voting).filter(|known| !known.is_lost()).count();
-        (own + others, own + reachable)
+        let (mut size, mut reachable) = (own, own);
+        for known in self.known.iter() {
+            if known.role == Part::Primary && known.id.is_some_and(|id| self.slots_of(id) != 0) {
+                size += 1;
+                reachable += usize::from(!known.is_lost());
+            }
+        }
+        (size, reachable)
     }
 
     pub(super) fn is_voter(&self) -> bool {
-        self.follows.is_none() && self.owners.contains(&Some(self.id))
+        self.follows.is_none() && self.own_slots() != 0
+    }
+
+    /// Whether gossip about this node is to be passed over.
+    pub(super) fn has_banned(&self, id: Id, now: Duration) -> bool {
+        self.banned.iter().any(|(other, until)| *other == id && now < *until)
     }
 }
 
@@ -253,10 +298,20 @@ impl Known {
     }
 
     /// Gives it another address; the link to the old one ends.
-    pub(super) fn move_to(&mut self, address: IpAddr) {
-        if self.address != Some(address) {
+    pub(super) fn move_to(&mut self, address: IpAddr) -> bool {
+        let moves = self.address != Some(address);
+        if moves {
             self.address = Some(address);
             self.link = None;
         }
+        moves
+    }
+
+    /// The process that knew it is another now.
+    pub(super) fn restart(&mut self, now: Duration) {
+        (self.link, self.ping_sent, self.vote_given) = (None, None, None);
+        (self.is_meet, self.is_swallowed) = (false, false);
+        self.reports.clear();
+        (self.pong, self.heard) = (now, now);
     }
 }

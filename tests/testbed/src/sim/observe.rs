@@ -8,6 +8,7 @@ use valkeeper::topology::parse::{ClusterInfo, ReplicaLink, Replication};
 use valkeeper::topology::{NodeEntry, NodeId, NodeReport, Observation, Peer, Role, Silence, Version, View};
 
 use super::node::{Known, Part};
+use super::roll::Place;
 use super::{BUS_PORT, PORT, Shown, Sim};
 
 impl Sim {
@@ -42,16 +43,15 @@ impl Sim {
     /// What one server says of itself and of everybody.
     pub fn report(&self, at: usize) -> NodeReport {
         let server = &self.hosts[at].server;
-        let entries = server.known.iter().map(|known| self.entry(at, known)).chain([self.own_entry(at)]);
-        let assigned = server.owners.iter().enumerate().filter(|(_, owner)| owner.is_some());
-        let assigned = assigned.fold(0, |set, (piece, _)| set | 1 << piece);
+        let places = (0..server.known.places()).filter_map(|place| Some((place, server.known.at(place)?)));
+        let entries = places.map(|(place, known)| self.entry(at, place, known)).chain([self.own_entry(at)]);
         NodeReport {
             name: server.name.clone(),
             version: Some(Version::new(9, 1, 2)),
             view: View::new(entries.collect()).expect("a server knows itself"),
             cluster: ClusterInfo {
                 ok: server.is_ok,
-                slots_assigned: self.pieces.slots(assigned),
+                slots_assigned: self.pieces.slots(server.assigned()),
                 current_epoch: server.current_epoch,
             },
             keys: server.key_count(),
@@ -86,7 +86,7 @@ impl Sim {
         }
     }
 
-    fn entry(&self, at: usize, known: &Known) -> NodeEntry {
+    fn entry(&self, at: usize, place: Place, known: &Known) -> NodeEntry {
         let server = &self.hosts[at].server;
         let epoch_of = match known.role {
             Part::Replica(Some(primary)) => server.epoch_of(primary),
@@ -94,7 +94,7 @@ impl Sim {
         };
         let port = |port| if known.address.is_some() { port } else { 0 };
         NodeEntry {
-            id: known.id.map_or_else(|| placeholder(at, known.key), |id| self.node_id(id)),
+            id: known.id.map_or_else(|| placeholder(at, place), |id| self.node_id(id)),
             ip: known.address,
             port: port(PORT),
             bus_port: port(BUS_PORT),
@@ -111,7 +111,7 @@ impl Sim {
                 ..Flags::default()
             },
             config_epoch: epoch_of,
-            connected: known.link.is_some_and(|link| self.is_alive(link)),
+            connected: known.link.is_some(),
             slots: self.pieces.ranges(known.id.map_or(0, |id| server.slots_of(id))),
             moving: Vec::new(),
         }
@@ -129,6 +129,6 @@ impl Sim {
 }
 
 /// The id that a node has while it is not known, another one in each view.
-fn placeholder(at: usize, key: u32) -> NodeId {
-    NodeId::parse(&format!("ff{at:06x}{key:032x}")).expect("forty digits")
+fn placeholder(at: usize, place: Place) -> NodeId {
+    NodeId::parse(&format!("ff{at:06x}{place:032x}")).expect("forty digits")
 }

@@ -3,7 +3,7 @@
 use valkeeper::topology::{Slot, SlotRange};
 
 /// A set of pieces, a bit each.
-pub type PieceSet = u64;
+pub type PieceSet = u128;
 
 /// The key space, cut at every border that one of the given numbers of shards makes.
 #[derive(Clone, Debug)]
@@ -12,7 +12,7 @@ pub struct Pieces {
 }
 
 impl Pieces {
-    /// The pieces that shares of these numbers of shards are made of; at most 64.
+    /// The pieces that shares of these numbers of shards are made of; at most 128.
     pub fn of(shards: &[u16]) -> Self {
         let mut firsts: Vec<u16> = shards
             .iter()
@@ -22,7 +22,7 @@ impl Pieces {
             .collect();
         firsts.sort_unstable();
         firsts.dedup();
-        assert!(firsts.len() <= 64, "a set of pieces has 64 bits");
+        assert!(firsts.len() <= 128, "a set of pieces has 128 bits");
         let lasts = firsts.iter().skip(1).map(|next| next - 1).chain([valkeeper::topology::SLOT_COUNT - 1]);
         let ranges = firsts.iter().zip(lasts).filter_map(|(first, last)| range(*first, last)).collect();
         Self { ranges }
@@ -31,6 +31,11 @@ impl Pieces {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.ranges.len()
+    }
+
+    /// The first slot of each.
+    pub fn firsts(&self) -> impl Iterator<Item = Slot> {
+        self.ranges.iter().map(|range| range.first())
     }
 
     /// All of them.

@@ -193,7 +193,7 @@ impl History {
     fn may_lose(&self, pod: usize) -> bool {
         let server = &self.sim.hosts[pod].server;
         let holds = server.key_count() > 0 && server.follows.is_none();
-        let given = self.sim.hosts.iter().any(|host| host.server.owners.contains(&Some(server.id)));
+        let given = self.sim.hosts.iter().any(|host| host.server.slots_of(server.id) != 0);
         self.setting.kind != Kind::TwoIslands && !holds && !given
     }
 
@@ -201,7 +201,7 @@ impl History {
     fn take_over(&mut self) {
         let Some(host) = self.setting.foreign.get(1).copied() else { return };
         let ours: Vec<_> = self.setting.pods.iter().map(|pod| &self.sim.hosts[*pod]).collect();
-        let known = ours.iter().flat_map(|host| &host.server.known);
+        let known = ours.iter().flat_map(|host| host.server.known.iter());
         let used = |address| ours.iter().any(|host| host.address == address);
         let met: Vec<_> = known.clone().filter(|known| known.id.is_none()).filter_map(|known| known.address).collect();
         let left = known.filter(|known| known.id.is_some()).filter_map(|known| known.address);
@@ -209,7 +209,7 @@ impl History {
         if self.sim.hosts[host].is_up {
             self.sim.stop(host);
         }
-        self.sim.hosts[host].address = address;
+        self.sim.settle(host, address);
         self.sim.start(host);
         self.tell(|_| format!("somebody else's node now answers at {address}"));
     }

@@ -37,6 +37,16 @@ pub enum Rule {
     WrongShape,
     /// Same input, same output.
     Fickle,
+    /// The last copy of data is not given up for another's.
+    LastCopy,
+    /// No identity is forgotten whose disk a wanted pod has.
+    ForgotAlive,
+    /// No identity is forgotten that owns slots which nobody who is here claims.
+    ForgotOwner,
+    /// Nothing is rearranged on the minority's side of a partition, on what was seen there.
+    MinorityActed,
+    /// In the end nobody knows anybody who is not there.
+    Leftover,
 }
 
 /// Which promise was broken, and how.
@@ -184,7 +194,7 @@ impl Judge {
 }
 
 /// Breaks a rule if so.
-pub(super) fn broken(is: bool, rule: Rule, detail: impl FnOnce() -> String) -> Result<(), Violation> {
+pub(in crate::sim) fn broken(is: bool, rule: Rule, detail: impl FnOnce() -> String) -> Result<(), Violation> {
     if is { violation(rule, detail()) } else { Ok(()) }
 }
 
@@ -193,11 +203,11 @@ fn violation(rule: Rule, detail: String) -> Result<(), Violation> {
 }
 
 /// A pod as people know it.
-pub(super) fn name(sim: &Sim, at: usize) -> String {
+pub(in crate::sim) fn name(sim: &Sim, at: usize) -> String {
     sim.hosts[at].pod.as_ref().map_or_else(|| format!("server {at}"), ToString::to_string)
 }
 
-fn host_of(sim: &Sim, id: valkeeper::topology::NodeId) -> Option<usize> {
+pub(in crate::sim) fn host_of(sim: &Sim, id: valkeeper::topology::NodeId) -> Option<usize> {
     sim.hosts.iter().position(|host| sim.node_id(host.server.id) == id)
 }
 

@@ -1,0 +1,190 @@
+//! `valkeeper rebalance`, and what `valkeeper evacuate` has in common with it: look, mend, plan, move, look again.
+
+mod atomic;
+mod foretell;
+mod handover;
+mod keywise;
+mod meter;
+mod report;
+mod rounds;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::render;
+use crate::cli::{MovingArgs, ReachArgs, RebalanceArgs};
+use crate::config::{Credentials, Reach};
+use crate::exit::{Exit, Failure};
+use crate::observer::Observer;
+use crate::topology::rebalance::Goal;
+use crate::topology::slot::Slot;
+use crate::valkey::{MoveError, Mover, SlotState};
+
+pub use meter::Meter;
+pub use rounds::{Mending, Run};
+
+/// How long a server may take for one answer: the largest keys are moved in that time.
+const ANSWER: Duration = Duration::from_secs(300);
+
+/// How long slots that are on their way may take to arrive when a run is to end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Whether a run is to end: no further slot is begun then.
+#[derive(Debug, Default)]
+pub struct Halt(AtomicBool);
+
+/// What everybody needs who moves slots.
+#[derive(Debug)]
+pub struct Tools<'r> {
+    /// What lets us in.
+    pub credentials: &'r Credentials,
+    /// Where is counted what is moved.
+    pub meter: &'r Meter,
+    /// Whether to go on.
+    pub halt: &'r Halt,
+    /// Held by every MIGRATE: alone by that of a key which blocks its source and its target.
+    turns: RwLock<()>,
+    /// For commands that wait for replicas.
+    crews: Mutex<BTreeMap<SocketAddr, Vec<Mover>>>,
+}
+
+/// While it is held, MIGRATE may run.
+enum Turn<'t> {
+    Shared(#[expect(dead_code, reason = "what counts is when it is dropped")] RwLockReadGuard<'t, ()>),
+    Alone(#[expect(dead_code, reason = "what counts is when it is dropped")] RwLockWriteGuard<'t, ()>),
+}
+
+/// Runs the command until slots lie as they are to, the deadline is reached or `stop` is over.
+pub async fn run(args: &RebalanceArgs, stop: impl Future<Output = ()>) -> Result<(), Failure> {
+    let goal = Goal::Even(args.weight.iter().cloned().collect());
+    reach(&args.reach, goal, &args.moving, stop).await
+}
+
+/// Reaches a goal, and prints how.
+pub(super) async fn reach(
+    reach: &ReachArgs,
+    goal: Goal,
+    moving: &MovingArgs,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Failure> {
+    let reach = Reach::new(reach)?;
+    let mut observer = Observer::new(&reach, 0)?;
+    let deadline = Instant::now() + moving.timeout;
+    let (meter, halt) = (Meter::new(moving.max_rate), Halt::default());
+    let tools = Tools::new(&reach.credentials, &meter, &halt);
+    let mut run = Run::new(&tools, &goal, deadline);
+    if moving.dry_run {
+        let foretold = foretell::foretell(&mut run, &mut observer, &tools).await;
+        meter.finish();
+        return render::print(&foretold?.print(moving.output)?);
+    }
+    let ended = {
+        let rounds = pin!(run.rounds(&mut observer));
+        until_stopped(rounds, &tools, deadline, stop).await
+    };
+    meter.finish();
+    let observation = ended?;
+    let report = report::Report::of(&observation, &observer.cluster(), &goal, &run, &meter).await;
+    render::print(&report.print(moving.output)?)
+}
+
+async fn until_stopped<T>(
+    mut rounds: std::pin::Pin<&mut impl Future<Output = Result<T, Failure>>>,
+    tools: &Tools<'_>,
+    deadline: Instant,
+    stop: impl Future<Output = ()>,
+) -> Result<T, Failure> {
+    let why = tokio::select! {
+        ended = &mut rounds => return ended,
+        () = tools.meter.tell() => "the log has ended",
+        () = sleep_until(deadline) => "the deadline is reached",
+        () = stop => "stopped by a signal",
+    };
+    tools.halt.set();
+    // What is on its way may arrive; an error of the last moment says no more than that we were stopped.
+    let ended = timeout(GRACE, &mut rounds).await;
+    if let Ok(done @ Ok(_)) = ended {
+        return done;
+    }
+    let meter = tools.meter;
+    let done = format!("{} slots with {} keys have been moved", meter.slots(), meter.keys());
+    Err(Exit::Unfinished.saying(format!("{why}; {done}; run this again to go on")))
+}
+
+impl Halt {
+    /// Ends the run.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is to end.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl<'r> Tools<'r> {
+    /// For one run.
+    pub fn new(credentials: &'r Credentials, meter: &'r Meter, halt: &'r Halt) -> Self {
+        Self { credentials, meter, halt, turns: RwLock::new(()), crews: Mutex::default() }
+    }
+
+    async fn turn(&self, alone: bool) -> Turn<'_> {
+        match alone {
+            true => Turn::Alone(self.turns.write().await),
+            false => Turn::Shared(self.turns.read().await),
+        }
+    }
+
+    /// CLUSTER SETSLOT, one result a slot. A server with replicas answers when they have it too, and looks at nothing else
+    /// that came over the same connection before: so the slots go over many.
+    async fn set(
+        &self,
+        address: SocketAddr,
+        slots: &[Slot],
+        state: SlotState,
+    ) -> Result<Vec<Result<(), MoveError>>, MoveError> {
+        const CREW: usize = 16;
+        let open = self.crews.lock().await.get(&address).cloned();
+        let crew = match open {
+            Some(crew) => crew,
+            None => {
+                let opened = join_all((0..CREW).map(|_| self.mover(address))).await;
+                let crew = opened.into_iter().collect::<Result<Vec<_>, _>>()?;
+                self.crews.lock().await.insert(address, crew.clone());
+                crew
+            }
+        };
+        let parts = slots.chunks(slots.len().div_ceil(CREW).max(1)).zip(crew);
+        let done = join_all(parts.map(|(part, mut mover)| async move { mover.set(part, state).await })).await;
+        let done: Result<Vec<_>, _> = done.into_iter().collect();
+        if done.is_err() {
+            // Their connections may be gone.
+            self.crews.lock().await.remove(&address);
+        }
+        Ok(done?.concat())
+    }
+
+    async fn mover(&self, address: SocketAddr) -> Result<Mover, MoveError> {
+        let mover = Mover::open(address, self.credentials, ANSWER).await;
+        mover.map_err(|silence| MoveError::Passing(format!("{address} {silence}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rounds_can_be_a_task_of_their_own() {
+        fn is_send<T: Send>(_: fn(&'static mut Run<'static>, &'static mut Observer) -> T) {}
+        is_send(|run, observer| run.rounds(observer));
+    }
+}

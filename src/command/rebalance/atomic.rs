@@ -1,0 +1,83 @@
+//! Slots moved whole: the way of servers since 9.0.
+//!
+//! The source forks, sends the slots to the target as to a replica, holds writes back for the last few bytes and hands
+//! them over; clients see MOVED. The servers do it by themselves, also when we are gone.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::Tools;
+use crate::topology::rebalance::{Move, Primary};
+use crate::topology::slot::{Slot, SlotRange, SlotSet};
+use crate::valkey::MoveError;
+
+/// How many keys go at once at most. What is written to them meanwhile is kept in the memory of the source, and a failed
+/// migration begins anew.
+const KEYS_AT_ONCE: u64 = 1_000_000;
+
+/// And how many bytes.
+const BYTES_AT_ONCE: u64 = 1 << 30;
+
+const OFTEN: Duration = Duration::from_millis(10);
+
+/// Moves slots away from one primary, part by part.
+pub(super) async fn run(tools: &Tools<'_>, primary: &Primary, moves: &[(&Move, &Primary)]) -> Result<(), MoveError> {
+    let mut source = tools.mover(primary.address).await?;
+    for (one, to) in moves {
+        let slots: Vec<Slot> = one.slots.ranges().into_iter().flat_map(SlotRange::slots).collect();
+        let counts = source.count(&slots).await?;
+        for (part, keys) in parts(slots.into_iter().zip(counts), keys_at_once(tools, primary)) {
+            if tools.halt.is_set() {
+                return Ok(());
+            }
+            tools.meter.admit(usize::try_from(keys).unwrap_or(usize::MAX)).await;
+            let before: BTreeSet<String> = source.migrations().await?.into_iter().map(|job| job.name).collect();
+            source.migrate_slots(&part, to.id).await?;
+            loop {
+                let jobs = source.migrations().await?;
+                match jobs.iter().find(|job| job.is_export && !before.contains(&job.name)) {
+                    Some(job) if job.runs() => sleep(OFTEN).await,
+                    Some(job) if job.has_succeeded() => break,
+                    Some(job) => {
+                        let (label, state, why) = (&primary.label, &job.state, &job.message);
+                        return Err(MoveError::Passing(format!(
+                            "the migration from {label} to {} {state}: {why}",
+                            to.label
+                        )));
+                    }
+                    None => return Err(MoveError::Overtaken(format!("{} forgot the migration", primary.label))),
+                }
+            }
+            tools.meter.moved(usize::try_from(keys).unwrap_or(usize::MAX), None);
+            tools.meter.settled(part.len());
+        }
+    }
+    Ok(())
+}
+
+fn keys_at_once(tools: &Tools<'_>, primary: &Primary) -> u64 {
+    let a_key = (primary.memory / primary.keys.max(1)).max(1);
+    let most = KEYS_AT_ONCE.min(BYTES_AT_ONCE / a_key);
+    tools.meter.pace().map_or(most, |pace| most.min(u64::from(pace.get()))).max(1)
+}
+
+/// Slots with no more keys than that, and one slot at least.
+fn parts(slots: impl Iterator<Item = (Slot, u64)>, most: u64) -> Vec<(SlotSet, u64)> {
+    let mut parts: Vec<(SlotSet, u64)> = Vec::new();
+    for (slot, keys) in slots {
+        match parts.last_mut() {
+            Some((part, held)) if *held + keys <= most => {
+                part.insert(slot);
+                *held += keys;
+            }
+            _ => {
+                let mut part = SlotSet::EMPTY;
+                part.insert(slot);
+                parts.push((part, keys));
+            }
+        }
+    }
+    parts
+}

@@ -1,0 +1,217 @@
+//! Slots moved key by key: the way of servers before 9.0.
+//!
+//! For each slot: IMPORTING at the target, MIGRATING at the source, its keys, NODE at the target, NODE at the source. The
+//! target must be first in both: a source that sends clients to a target which knows nothing of it would be answered
+//! MOVED, and the clients would go round in circles. The other primaries hear of the new owner from the target, which
+//! tells everybody at once when it takes a slot over.
+//!
+//! **Why MIGRATE replaces.** While the source owns a slot and marks it as migrating, it serves every key that it has and
+//! sends clients to the target for those it has not; it makes no new ones. So a key is changed at the target only when
+//! the source has it no more. Where a key is on both sides, a MIGRATE was cut off after the target had stored it and
+//! before the source had deleted it; clients went on at the source, and the source's copy is the one that was
+//! acknowledged. The same holds after an IOERR: the key may be on both sides, and it is sent again. A source that forgot
+//! its mark, as 7.2 does when it fails over, serves clients as if nothing had gone over; what it has then was written
+//! later than what is at the target. Only a failover to a replica that had not heard of the deletions brings a key back
+//! that the target has too; that replica has forgotten acknowledged writes of all kinds, as asynchronous replication
+//! does, and its word is the word of the slot's owner.
+//!
+//! **Why a slot is given away only when it is empty.** A server that learns that a slot of its own is another's deletes the
+//! keys it has in it. So the target is told NODE only after the source, which makes no keys in a slot that is migrating,
+//! has shown an empty list.
+//!
+//! **Why the last slot of a primary goes alone.** A primary without slots becomes a replica at once
+//! (`cluster-allow-replica-migration`) and says so. Who hears that before it has heard of the new owner strikes out what
+//! the old one owned, finds slots without an owner, and answers CLUSTERDOWN for a moment. So one slot is kept back until
+//! all others are known to be their new owners' everywhere, and then the other primaries are told first. To who asks them
+//! in that moment they name the target, which names the source, which sends on: a redirect more.
+//!
+//! **Why the source goes on serving.** It serves nobody while it runs a MIGRATE, and runs all that it has read of one
+//! connection before it looks at the next. So each connection has one MIGRATE under way, of as many keys as the
+//! [`Window`] allows, and there are few connections. A key that is too large for that goes alone, and no other MIGRATE
+//! is under way meanwhile, on any source: the target is busy with it too, and whoever sends to it would wait.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::Tools;
+use super::meter::Meter;
+use crate::topology::rebalance::{BIG, Batch, Key, Move, Primary, Window, batches, blocks_for};
+use crate::topology::slot::{Slot, SlotRange};
+use crate::valkey::{MoveError, Mover, SlotState};
+
+/// How many connections to one source have a MIGRATE under way.
+const LANES: usize = 6;
+
+/// Slots that are opened, emptied and settled together: so many, or so many keys.
+const SLOTS_A_BUNCH: usize = 128;
+const KEYS_A_BUNCH: u64 = 2_000;
+
+/// How many names of one slot's keys are asked for at a time: the server lists them in one go.
+const NAMES: usize = 1_000;
+
+/// How long the source waits for the target within one MIGRATE, on top of what the keys' size takes: it serves nobody
+/// meanwhile, should the target hang.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// One source, and what goes from it.
+struct Source<'t> {
+    primary: &'t Primary,
+    tools: &'t Tools<'t>,
+    left: Mutex<VecDeque<Bunch<'t>>>,
+    window: Mutex<Window>,
+    failed: AtomicBool,
+    /// Who is told of the new owner before that owner itself.
+    tell_first: Vec<SocketAddr>,
+}
+
+/// Slots that go to one target together.
+struct Bunch<'t> {
+    slots: Vec<Slot>,
+    to: &'t Primary,
+}
+
+/// Moves slots away from one primary. Ends at the first failure, or when it is halted, with no slot half-way but those
+/// that could not be helped.
+///
+/// `tell_first` are the other primaries, where it is the last slot of this one.
+pub(super) async fn run(
+    tools: &Tools<'_>,
+    primary: &Primary,
+    moves: &[(&Move, &Primary)],
+    tell_first: Vec<SocketAddr>,
+) -> Result<(), MoveError> {
+    let mut first = tools.mover(primary.address).await?;
+    let mut left = VecDeque::new();
+    for (one, to) in moves {
+        let slots: Vec<Slot> = one.slots.ranges().into_iter().flat_map(SlotRange::slots).collect();
+        let counts = first.count(&slots).await?;
+        left.extend(bunches(slots.into_iter().zip(counts), to));
+    }
+    let source = Source {
+        primary,
+        tools,
+        left: Mutex::new(left),
+        window: Mutex::new(Window::START),
+        failed: AtomicBool::new(false),
+        tell_first,
+    };
+    let lanes = join_all((0..LANES).map(|_| source.lane())).await;
+    lanes.into_iter().collect()
+}
+
+fn bunches<'t>(slots: impl Iterator<Item = (Slot, u64)>, to: &'t Primary) -> Vec<Bunch<'t>> {
+    let mut bunches: Vec<Bunch<'t>> = Vec::new();
+    let mut keys = 0;
+    for (slot, count) in slots {
+        match bunches.last_mut() {
+            Some(last) if last.slots.len() < SLOTS_A_BUNCH && keys + count <= KEYS_A_BUNCH => {
+                keys += count;
+                last.slots.push(slot);
+            }
+            _ => {
+                keys = count;
+                bunches.push(Bunch { slots: vec![slot], to });
+            }
+        }
+    }
+    bunches
+}
+
+impl<'t> Source<'t> {
+    async fn lane(&self) -> Result<(), MoveError> {
+        let mut lane = self.tools.mover(self.primary.address).await?;
+        while !self.failed.load(Ordering::Relaxed) && !self.tools.halt.is_set() {
+            let next = self.left.lock().await.pop_front();
+            let Some(bunch) = next else { break };
+            if let Err(error) = self.carry(&mut lane, &bunch).await {
+                self.failed.store(true, Ordering::Relaxed);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// One bunch from the first command to the last.
+    async fn carry(&self, lane: &mut Mover, bunch: &Bunch<'_>) -> Result<(), MoveError> {
+        let (from, to) = (self.primary.id, bunch.to.id);
+        let (source, target) = (self.primary.address, bunch.to.address);
+        let tools = self.tools;
+        let slots = done(&bunch.slots, tools.set(target, &bunch.slots, SlotState::Importing(from)).await?)?;
+        let slots = done(&slots, tools.set(source, &slots, SlotState::Migrating(to)).await?)?;
+        self.empty(lane, &slots, bunch.to).await?;
+        for other in &self.tell_first {
+            done(&slots, tools.set(*other, &slots, SlotState::Node(to)).await?)?;
+        }
+        let settled = done(&slots, tools.set(target, &slots, SlotState::Node(to)).await?)?;
+        // The source may have heard of it by now, and have become a replica with its last slot.
+        done(&settled, tools.set(source, &settled, SlotState::Node(to)).await?)?;
+        self.tools.meter.settled(settled.len());
+        Ok(())
+    }
+
+    /// Moves keys until the source shows none.
+    async fn empty(&self, lane: &mut Mover, slots: &[Slot], to: &Primary) -> Result<(), MoveError> {
+        let mut full = slots.to_vec();
+        loop {
+            let lists = lane.keys(&full, NAMES).await?;
+            let lists: Vec<(Slot, Vec<Vec<u8>>)> =
+                full.into_iter().zip(lists).filter(|(_, names)| !names.is_empty()).collect();
+            if lists.is_empty() {
+                return Ok(());
+            }
+            let names: Vec<Vec<u8>> = lists.iter().flat_map(|(_, names)| names.iter().cloned()).collect();
+            let mut sizes = lane.sizes(&names).await?.into_iter();
+            full = Vec::with_capacity(lists.len());
+            for (slot, names) in lists {
+                // One that has gone meanwhile is passed over by MIGRATE, and one that has expired is deleted by it.
+                let keys = names.into_iter().zip(sizes.by_ref());
+                let keys = keys.map(|(name, bytes)| Key { name, bytes: bytes.unwrap_or_default() }).collect();
+                let window = *self.window.lock().await;
+                for batch in batches(keys, window) {
+                    self.migrate(lane, slot, &batch, to).await?;
+                }
+                full.push(slot);
+            }
+        }
+    }
+
+    async fn migrate(&self, lane: &mut Mover, slot: Slot, batch: &Batch, to: &Primary) -> Result<(), MoveError> {
+        let meter: &Meter = self.tools.meter;
+        meter.admit(batch.keys.len()).await;
+        let turn = self.tools.turn(batch.is_big()).await;
+        let asked = Instant::now();
+        let patience = PATIENCE + blocks_for(batch.weight) * 10;
+        let names = batch.keys.iter().map(|key| key.name.as_slice());
+        lane.migrate(to.address, names, patience).await?;
+        let took = asked.elapsed();
+        drop(turn);
+        match batch.keys.first().filter(|key| key.bytes >= BIG) {
+            Some(key) => meter.moved_big(key, slot, &self.primary.label.to_string(), took).await,
+            None => {
+                let mut window = self.window.lock().await;
+                *window = window.after(batch.weight, took);
+                meter.moved(batch.keys.len(), Some(took));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The slots that a command was done for. Those that have moved on by themselves are left to the next look.
+fn done(slots: &[Slot], outcomes: Vec<Result<(), MoveError>>) -> Result<Vec<Slot>, MoveError> {
+    let mut done = Vec::with_capacity(slots.len());
+    for (slot, outcome) in slots.iter().zip(outcomes) {
+        match outcome {
+            Ok(()) => done.push(*slot),
+            Err(MoveError::Overtaken(why)) => tracing::debug!("slot {slot}: {why}"),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}

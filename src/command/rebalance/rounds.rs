@@ -1,0 +1,392 @@
+//! The rounds of a run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::{Discriminant, discriminant};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep};
+
+use super::{Tools, atomic, handover, keywise};
+use crate::exit::{Exit, Failure};
+use crate::observer::Observer;
+use crate::topology::membership::Membership;
+use crate::topology::node::NodeId;
+use crate::topology::observation::Observation;
+use crate::topology::rebalance::{Counts, Evacuation, Goal, Ground, Mend, Move, Primary, Refused, doubts, mend};
+use crate::topology::slot::{Slot, SlotRange, SlotSet};
+use crate::valkey::{MoveError, SlotState};
+
+const UNKNOWN: &str = "not every node knows yet who owns what";
+
+/// One run of rounds towards a goal.
+#[derive(Debug)]
+pub struct Run<'r> {
+    tools: &'r Tools<'r>,
+    goal: &'r Goal,
+    deadline: Instant,
+    /// Only slots of this node are moved, where one is named.
+    only: Option<NodeId>,
+    /// Which refusal stands, and since when.
+    refused: Option<(Discriminant<Refused>, Instant)>,
+    /// Which marks are to be taken away, and since when.
+    stale: BTreeMap<Mend, Instant>,
+    told: BTreeSet<String>,
+    trouble: Option<String>,
+    /// How many slots an earlier run had left half-way.
+    pub(super) resumed: usize,
+    /// Who has taken over from whom.
+    pub(super) handed_over: Vec<(String, String)>,
+}
+
+/// What comes next.
+enum Next {
+    /// The goal is reached.
+    Done,
+    /// Something else has to come about first.
+    Wait(String),
+    /// Slots are to be moved, by whatever way fits.
+    Move(Vec<Move>),
+    /// Half-moved slots come first.
+    Mend(Mending),
+    /// A primary that leaves is to be followed by one that stays.
+    HandOver(Evacuation),
+}
+
+/// What is done about half-moved slots.
+#[derive(Debug, Default)]
+pub struct Mending {
+    /// What is left to be moved of them, key by key.
+    pub moves: Vec<Move>,
+    /// Marks to be taken away, and slots to be owned.
+    pub(super) marks: Vec<Mend>,
+}
+
+impl<'r> Run<'r> {
+    const SHORT: Duration = Duration::from_millis(20);
+    const WAIT: Duration = Duration::from_millis(100);
+
+    /// How long a mark that nobody needs must stand before it is taken away: another run may just have set it, and be
+    /// about to go on.
+    const STALE: Duration = Duration::from_secs(1);
+
+    /// After so long without a key or slot moved, trouble is not tried again.
+    const STALL: Duration = Duration::from_secs(60);
+
+    /// A run that has not begun.
+    pub fn new(tools: &'r Tools<'r>, goal: &'r Goal, deadline: Instant) -> Self {
+        Self {
+            tools,
+            goal,
+            deadline,
+            only: None,
+            refused: None,
+            stale: BTreeMap::new(),
+            told: BTreeSet::new(),
+            trouble: None,
+            resumed: 0,
+            handed_over: Vec::new(),
+        }
+    }
+
+    /// The same that moves only slots of this node.
+    pub fn only_from(self, node: NodeId) -> Self {
+        Self { only: Some(node), ..self }
+    }
+
+    /// Looks and acts until the goal is reached, and everybody knows.
+    pub async fn rounds(&mut self, observer: &mut Observer) -> Result<Observation, Failure> {
+        // The first look may have been at one node only; it has told of the others.
+        observer.round(self.deadline).await;
+        while !self.tools.halt.is_set() {
+            let observation = observer.round(self.deadline).await;
+            let membership = Membership::of(&observation, &observer.cluster());
+            let ground = match Ground::survey(&membership) {
+                Ok(ground) => ground,
+                Err(refused) => {
+                    self.refuse(&refused)?;
+                    sleep(Self::WAIT).await;
+                    continue;
+                }
+            };
+            let next = match self.next(&ground, &membership).await {
+                Ok(next) => next,
+                Err(Doubt::Refused(refused)) => {
+                    self.refuse(&refused)?;
+                    sleep(Self::WAIT).await;
+                    continue;
+                }
+                Err(Doubt::Error(error)) => {
+                    self.failed(error)?;
+                    sleep(Self::WAIT).await;
+                    continue;
+                }
+            };
+            self.refused = None;
+            let acted = match next {
+                Next::Done => return Ok(observation),
+                Next::Wait(why) => {
+                    self.tell(why);
+                    sleep(Self::WAIT).await;
+                    continue;
+                }
+                Next::Move(moves) => self.carry(&ground, &moves, false).await,
+                Next::Mend(mending) => self.mend(&ground, mending).await,
+                Next::HandOver(evacuation) => {
+                    let trouble = handover::hand_over(self.tools, &ground, &evacuation, &mut self.handed_over).await;
+                    trouble.map_err(MoveError::Passing)
+                }
+            };
+            if let Err(error) = acted {
+                self.failed(error)?;
+                sleep(Self::WAIT).await;
+            }
+            sleep(Self::SHORT).await;
+        }
+        Err(Exit::Unfinished.saying("stopped"))
+    }
+
+    /// What is left to be moved, and by whom; for who wants to know and not to move.
+    pub(super) async fn survey(&mut self, observer: &mut Observer) -> Result<(Ground, Vec<Move>), Failure> {
+        observer.round(self.deadline).await;
+        loop {
+            let observation = observer.round(self.deadline).await;
+            let membership = Membership::of(&observation, &observer.cluster());
+            let planned = Ground::survey(&membership).and_then(|ground| {
+                let moves = self.goal.moves(&ground, &membership)?;
+                Ok((ground, moves))
+            });
+            match planned {
+                Ok(planned) => return Ok(planned),
+                Err(refused) => self.refuse(&refused)?,
+            }
+            sleep(Self::WAIT).await;
+        }
+    }
+
+    async fn next(&mut self, ground: &Ground, membership: &Membership<'_>) -> Result<Next, Doubt> {
+        for primary in ground.primaries.iter().filter(|primary| primary.is_atomic() && self.is_ours(primary.id)) {
+            let jobs = self.tools.mover(primary.address).await?.migrations().await?;
+            if jobs.iter().any(|job| job.is_export && job.runs()) {
+                return Ok(Next::Wait(format!("{} still moves slots that were begun before", primary.label)));
+            }
+        }
+        let mends = mend(ground, membership, &self.count(ground).await?)?;
+        if let Some(next) = self.mending(mends) {
+            return Ok(next);
+        }
+        let mut moves = self.goal.moves(ground, membership)?;
+        moves.retain(|one| self.is_ours(one.from));
+        if !moves.is_empty() {
+            let is_last = |one: &Move| ground.get(one.from).is_some_and(|from| from.slots.len() == one.slots.len());
+            return Ok(match ground.agreed || !moves.iter().any(is_last) {
+                true => Next::Move(moves),
+                false => Next::Wait(UNKNOWN.to_owned()),
+            });
+        }
+        if let Goal::Evacuate { pods, shards } = self.goal {
+            let evacuation = Evacuation::of(ground, membership, pods, *shards)?;
+            if !evacuation.handovers.is_empty() {
+                return Ok(Next::HandOver(evacuation));
+            }
+        }
+        match ground.agreed || self.only.is_some() {
+            true => Ok(Next::Done),
+            false => Ok(Next::Wait(UNKNOWN.to_owned())),
+        }
+    }
+
+    fn is_ours(&self, node: NodeId) -> bool {
+        self.only.is_none_or(|only| only == node)
+    }
+
+    /// How many keys there are where it matters for what an open slot means.
+    async fn count(&self, ground: &Ground) -> Result<Counts, MoveError> {
+        let mut counts = Counts::new();
+        let doubts = doubts(ground);
+        for primary in &ground.primaries {
+            let slots: Vec<_> = doubts.iter().filter(|(node, _)| *node == primary.id).map(|(_, slot)| *slot).collect();
+            if slots.is_empty() {
+                continue;
+            }
+            let found = self.tools.mover(primary.address).await?.count(&slots).await?;
+            counts.extend(slots.into_iter().zip(found).map(|(slot, keys)| ((primary.id, slot), keys)));
+        }
+        Ok(counts)
+    }
+
+    /// The part of the mends that is ours and can be done now; waits where nothing else is left to do.
+    fn mending(&mut self, mends: BTreeSet<Mend>) -> Option<Next> {
+        let now = Instant::now();
+        self.stale.retain(|mend, _| mends.contains(mend));
+        let mut moves: BTreeMap<(NodeId, NodeId), SlotSet> = BTreeMap::new();
+        let (mut mending, mut waits) = (Mending::default(), false);
+        for mend in mends {
+            match mend {
+                Mend::Finish { slot, from, to } if self.is_ours(from) => {
+                    moves.entry((from, to)).or_insert(SlotSet::EMPTY).insert(slot);
+                }
+                Mend::Close { on: node, .. } | Mend::Own { by: node, .. } if self.is_ours(node) => {
+                    let since = *self.stale.entry(mend).or_insert(now);
+                    match now - since >= Self::STALE {
+                        true => mending.marks.push(mend),
+                        false => waits = true,
+                    }
+                }
+                _ => {}
+            }
+        }
+        mending.moves = moves.into_iter().map(|((from, to), slots)| Move { from, to, slots }).collect();
+        match (mending.moves.is_empty() && mending.marks.is_empty(), waits) {
+            (false, _) => Some(Next::Mend(mending)),
+            (true, true) => Some(Next::Wait("slots are half-way that nobody seems to move".to_owned())),
+            (true, false) => None,
+        }
+    }
+
+    async fn mend(&mut self, ground: &Ground, mending: Mending) -> Result<(), MoveError> {
+        for mark in &mending.marks {
+            let (node, slot, state) = match *mark {
+                Mend::Close { slot, on } => (on, slot, SlotState::Stable),
+                Mend::Own { slot, by } => (by, slot, SlotState::Node(by)),
+                Mend::Finish { .. } => continue,
+            };
+            if let Some(primary) = ground.get(node) {
+                let mut mover = self.tools.mover(primary.address).await?;
+                for outcome in mover.set(&[slot], state).await? {
+                    outcome?;
+                }
+                tracing::debug!("slot {slot}: closed on {}", primary.label);
+                self.resumed += 1;
+            }
+        }
+        let slots: usize = mending.moves.iter().map(|one| one.slots.len()).sum();
+        if slots > 0 {
+            self.resumed += slots;
+            self.tell(format!("finishing {slots} slots that were left half-way"));
+            self.carry(ground, &mending.moves, true).await?;
+        }
+        Ok(())
+    }
+
+    /// Moves slots, all sources at once; waits for all of them also where one fails.
+    async fn carry(&mut self, ground: &Ground, moves: &[Move], by_key: bool) -> Result<(), MoveError> {
+        let slots: usize = moves.iter().map(|one| one.slots.len()).sum();
+        let keys = moves.iter().filter_map(|one| {
+            let from = ground.get(one.from)?;
+            Some(from.keys * one.slots.len() as u64 / (from.slots.len() as u64).max(1))
+        });
+        self.tools.meter.expect(slots as u64, keys.sum());
+        if !by_key {
+            for one in moves {
+                let (from, to) = (ground.label(one.from), ground.label(one.to));
+                self.tools.meter.say(&format!("{} slots of {from} go to {to}", one.slots.len()));
+            }
+        }
+        let sources: BTreeSet<NodeId> = moves.iter().map(|one| one.from).collect();
+        let sources = sources.into_iter().filter_map(|source| {
+            let primary = ground.get(source)?;
+            let own = moves.iter().filter(|one| one.from == source);
+            let moves: Vec<(&Move, &Primary)> = own.filter_map(|one| Some((one, ground.get(one.to)?))).collect();
+            Some((primary, moves))
+        });
+        let tools = self.tools;
+        let others: Vec<(NodeId, SocketAddr)> =
+            ground.primaries.iter().map(|primary| (primary.id, primary.address)).collect();
+        let others = &others;
+        let carried = join_all(sources.map(|(primary, moves)| async move {
+            let is_last = primary.slots.len() == 1;
+            let kept_back = kept_back(tools, primary, &moves).await?;
+            let moves: Vec<(Move, &Primary)> = moves
+                .into_iter()
+                .map(|(one, to)| (Move { slots: one.slots.without(&kept_back), ..one.clone() }, to))
+                .filter(|(one, _)| !one.slots.is_empty())
+                .collect();
+            let (whole, single): (Vec<_>, Vec<_>) = moves
+                .iter()
+                .map(|(one, to)| (one, *to))
+                .partition(|(_, to)| !by_key && !is_last && primary.is_atomic() && to.is_atomic());
+            atomic::run(tools, primary, &whole).await?;
+            let told_later = |id: NodeId| id == primary.id || single.iter().any(|(_, to)| to.id == id);
+            let others = others.iter().filter(|(id, _)| is_last && !told_later(*id));
+            keywise::run(tools, primary, &single, others.map(|(_, address)| *address).collect()).await
+        }));
+        carried.await.into_iter().collect()
+    }
+
+    fn tell(&mut self, sentence: String) {
+        if self.told.insert(sentence.clone()) {
+            self.tools.meter.say(&sentence);
+        }
+    }
+
+    /// Something that may work next time.
+    fn failed(&mut self, error: MoveError) -> Result<(), Failure> {
+        let what = match error {
+            MoveError::Overtaken(why) => {
+                tracing::debug!("looking again: {why}");
+                return Ok(());
+            }
+            MoveError::Forbidden(why) => {
+                let remedy = "give the user the commands cluster, migrate, restore, asking, memory and info";
+                return Err(Exit::Usage.saying(format!("not allowed: {why}; {remedy}")));
+            }
+            MoveError::Passing(why) => why,
+        };
+        if self.told.insert(what.clone()) {
+            tracing::warn!("trying again: {what}");
+        }
+        self.trouble = Some(what.clone());
+        match self.tools.meter.idle() > Self::STALL {
+            true => Err(Exit::Unfinished.saying(format!("nothing moves any more: {what}; run this again to go on"))),
+            false => Ok(()),
+        }
+    }
+
+    /// Final once the same refusal has stood long enough.
+    fn refuse(&mut self, refused: &Refused) -> Result<(), Failure> {
+        let which = discriminant(refused);
+        let since = match self.refused {
+            Some((before, since)) if before == which => since,
+            _ => Instant::now(),
+        };
+        self.refused = Some((which, since));
+        match since.elapsed() >= refused.patience() {
+            true => Err(Exit::Refused.saying(format!("{refused}. What to do: {}", refused.remedy()))),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The slot that a primary which gives away all that it has keeps for a round of its own: see `keywise`. That with the
+/// fewest keys, as it always goes key by key.
+async fn kept_back(tools: &Tools<'_>, primary: &Primary, moves: &[(&Move, &Primary)]) -> Result<SlotSet, MoveError> {
+    let given: Vec<Slot> = moves.iter().flat_map(|(one, _)| one.slots.ranges()).flat_map(SlotRange::slots).collect();
+    let mut kept = SlotSet::EMPTY;
+    if given.len() > 1 && given.len() == primary.slots.len() {
+        let counts = tools.mover(primary.address).await?.count(&given).await?;
+        if let Some((_, slot)) = counts.into_iter().zip(given).min() {
+            kept.insert(slot);
+        }
+    }
+    Ok(kept)
+}
+
+/// Why it cannot be told what comes next.
+enum Doubt {
+    Refused(Refused),
+    Error(MoveError),
+}
+
+impl From<Refused> for Doubt {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<MoveError> for Doubt {
+    fn from(error: MoveError) -> Self {
+        Self::Error(error)
+    }
+}

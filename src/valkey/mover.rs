@@ -1,0 +1,250 @@
+//! What moving slots takes of one server.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Value};
+
+use super::connection::Connection;
+use super::error::{describe, silence};
+use crate::config::Credentials;
+use crate::topology::node::NodeId;
+use crate::topology::observation::Silence;
+use crate::topology::slot::{Slot, SlotSet};
+
+/// A connection over which slots are moved. Every call is one round trip.
+#[derive(Clone, Debug)]
+pub struct Mover {
+    connection: Connection,
+    credentials: Credentials,
+}
+
+/// CLUSTER SETSLOT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotState {
+    /// This node receives the slot from the node of this id.
+    Importing(NodeId),
+    /// This node, its owner, sends it to the node of this id.
+    Migrating(NodeId),
+    /// The node of this id owns it from now on.
+    Node(NodeId),
+    /// It is not on its way.
+    Stable,
+}
+
+/// An atomic migration that a server takes part in, or took part in lately: those that have ended stay in the list for a
+/// while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Migration {
+    /// Its name: other than that of any before.
+    pub name: String,
+    /// Whether this server sends.
+    pub is_export: bool,
+    /// How far it is, in the server's words.
+    pub state: String,
+    /// What the server says about it.
+    pub message: String,
+}
+
+/// Why a slot could not be moved now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MoveError {
+    /// Things have changed: somebody else has moved it, or the servers have changed places. To look again tells.
+    #[error("{0}")]
+    Overtaken(String),
+    /// It may work when tried again: no answer, a target that is busy.
+    #[error("{0}")]
+    Passing(String),
+    /// The user we log in as may not do it.
+    #[error("{0}")]
+    Forbidden(String),
+}
+
+/// Replies that say that somebody else was quicker or that a server has changed places. The next look tells.
+const OVERTAKEN: [&str; 9] = [
+    "I'm not the owner of hash slot",
+    "I'm already the owner of hash slot",
+    "I don't know about node",
+    "Unknown node",
+    "Please use SETSLOT only with",
+    "Target node is not a",
+    "while I still hold keys for this hash slot",
+    "MOVED",
+    // It waited for its replicas when it became one itself.
+    "UNBLOCKED",
+];
+
+impl Mover {
+    /// Opens a connection to a server that may take this long to accept, and as long for each answer.
+    pub async fn open(address: SocketAddr, credentials: &Credentials, patience: Duration) -> Result<Self, Silence> {
+        let connection = Connection::open(address, credentials, patience).await?;
+        Ok(Self { connection, credentials: credentials.clone() })
+    }
+
+    /// Sets each slot's state. On 8.0 and newer the answer comes when the replicas have it too, after two seconds at most.
+    /// One result a slot.
+    pub async fn set(&mut self, slots: &[Slot], state: SlotState) -> Result<Vec<Result<(), MoveError>>, MoveError> {
+        let answers = self.send(slots.iter().map(|slot| set_slot(*slot, state))).await?;
+        Ok(answers.into_iter().map(|answer| answer.map(drop).map_err(|error| failed(&error))).collect())
+    }
+
+    /// Up to so many names of keys of each slot.
+    pub async fn keys(&mut self, slots: &[Slot], most: usize) -> Result<Vec<Vec<Vec<u8>>>, MoveError> {
+        let commands = slots.iter().map(|slot| {
+            let mut command = redis::cmd("CLUSTER");
+            command.arg("GETKEYSINSLOT").arg(slot.number()).arg(most);
+            command
+        });
+        self.ask(commands).await
+    }
+
+    /// How many keys of each slot there are.
+    pub async fn count(&mut self, slots: &[Slot]) -> Result<Vec<u64>, MoveError> {
+        let commands = slots.iter().map(|slot| {
+            let mut command = redis::cmd("CLUSTER");
+            command.arg("COUNTKEYSINSLOT").arg(slot.number());
+            command
+        });
+        self.ask(commands).await
+    }
+
+    /// How many bytes each key takes in memory; none for one that is gone.
+    pub async fn sizes(&mut self, keys: &[Vec<u8>]) -> Result<Vec<Option<u64>>, MoveError> {
+        let commands = keys.iter().map(|key| {
+            let mut command = redis::cmd("MEMORY");
+            command.arg("USAGE").arg(key.as_slice());
+            command
+        });
+        self.ask(commands).await
+    }
+
+    /// Moves keys of one slot to another server; the server serves nobody meanwhile. A key that is there already is
+    /// replaced: see `command::rebalance::keywise` for why that is right.
+    pub async fn migrate(
+        &mut self,
+        target: SocketAddr,
+        keys: impl Iterator<Item = &[u8]>,
+        timeout: Duration,
+    ) -> Result<(), MoveError> {
+        let mut command = redis::cmd("MIGRATE");
+        command.arg(target.ip().to_string()).arg(target.port()).arg("").arg(0).arg(milliseconds(timeout));
+        command.arg("REPLACE");
+        match (&self.credentials.username, &self.credentials.password) {
+            (Some(username), Some(password)) => {
+                command.arg("AUTH2").arg(username).arg(password.reveal());
+            }
+            (None, Some(password)) => {
+                command.arg("AUTH").arg(password.reveal());
+            }
+            (_, None) => {}
+        }
+        command.arg("KEYS");
+        for key in keys {
+            command.arg(key);
+        }
+        let answers = self.send([command]).await?;
+        answers.into_iter().try_for_each(|answer| answer.map(drop).map_err(|error| without_arguments(failed(&error))))
+    }
+
+    /// Begins an atomic migration from this server; 9.0 and newer.
+    pub async fn migrate_slots(&mut self, slots: &SlotSet, target: NodeId) -> Result<(), MoveError> {
+        let mut command = redis::cmd("CLUSTER");
+        command.arg("MIGRATESLOTS").arg("SLOTSRANGE");
+        for range in slots.ranges() {
+            command.arg(range.first().number()).arg(range.last().number());
+        }
+        command.arg("NODE").arg(target.as_str());
+        let answers = self.send([command]).await?;
+        answers.into_iter().try_for_each(|answer| answer.map(drop).map_err(|error| failed(&error)))
+    }
+
+    /// The atomic migrations of this server, those that have ended lately among them.
+    pub async fn migrations(&mut self) -> Result<Vec<Migration>, MoveError> {
+        let mut command = redis::cmd("CLUSTER");
+        command.arg("GETSLOTMIGRATIONS");
+        let lists: Vec<Vec<BTreeMap<String, Value>>> = self.ask([command]).await?;
+        Ok(lists.into_iter().flatten().map(|fields| Migration::read(&fields)).collect())
+    }
+
+    async fn ask<T: FromRedisValue>(&mut self, commands: impl IntoIterator<Item = Cmd>) -> Result<Vec<T>, MoveError> {
+        let answers = self.send(commands).await?;
+        let read = |answer: RedisResult<Value>| {
+            let value = answer.map_err(|error| failed(&error))?;
+            redis::from_redis_value(value).map_err(|error| MoveError::Passing(error.to_string()))
+        };
+        answers.into_iter().map(read).collect()
+    }
+
+    async fn send(&mut self, commands: impl IntoIterator<Item = Cmd>) -> Result<Vec<RedisResult<Value>>, MoveError> {
+        let mut pipeline = Pipeline::new();
+        for command in commands {
+            pipeline.add_command(command);
+        }
+        if pipeline.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.connection.send(pipeline).await.map_err(|error| failed(&error))
+    }
+}
+
+impl Migration {
+    /// Whether it is still under way.
+    pub fn runs(&self) -> bool {
+        !matches!(self.state.as_str(), "success" | "failed" | "canceled" | "cancelled")
+    }
+
+    /// Whether the slots have gone over.
+    pub fn has_succeeded(&self) -> bool {
+        self.state == "success"
+    }
+
+    pub(super) fn read(fields: &BTreeMap<String, Value>) -> Self {
+        let text = |name| {
+            let value = fields.get(name).map(redis::from_redis_value_ref::<String>);
+            value.and_then(Result::ok).unwrap_or_default()
+        };
+        Self {
+            name: text("name"),
+            is_export: text("operation").eq_ignore_ascii_case("export"),
+            state: text("state"),
+            message: text("message"),
+        }
+    }
+}
+
+fn set_slot(slot: Slot, state: SlotState) -> Cmd {
+    let mut command = redis::cmd("CLUSTER");
+    command.arg("SETSLOT").arg(slot.number());
+    match state {
+        SlotState::Importing(from) => command.arg("IMPORTING").arg(from.as_str()),
+        SlotState::Migrating(to) => command.arg("MIGRATING").arg(to.as_str()),
+        SlotState::Node(owner) => command.arg("NODE").arg(owner.as_str()),
+        SlotState::Stable => command.arg("STABLE"),
+    };
+    command
+}
+
+fn failed(error: &RedisError) -> MoveError {
+    let what = describe(error);
+    match error.code() {
+        Some("NOPERM") => MoveError::Forbidden(what),
+        _ if OVERTAKEN.iter().any(|text| what.contains(text)) => MoveError::Overtaken(what),
+        _ if error.is_io_error() || error.is_timeout() => MoveError::Passing(silence(error).to_string()),
+        _ => MoveError::Passing(what),
+    }
+}
+
+/// A server that does not know MIGRATE quotes what it was told, and the password is in it.
+fn without_arguments(error: MoveError) -> MoveError {
+    match error {
+        MoveError::Passing(what) if what.contains("unknown command") => {
+            MoveError::Forbidden("the server does not know MIGRATE".to_owned())
+        }
+        other => other,
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

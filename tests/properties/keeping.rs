@@ -1,0 +1,75 @@
+//! A cluster that stands is kept by a planner in every pod: random histories of up to a hundred nodes.
+//!
+//! `VALKEEPER_SIM_SEEDS` says how many are run, `VALKEEPER_SIM_SEED` runs one alone and tells it, `VALKEEPER_SIM_NODES`
+//! says how many nodes there are at most. For the whole proof: `VALKEEPER_SIM_SEEDS=10000 cargo test --release --test
+//! properties -- keeping`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use anyhow::{Result, ensure};
+use testbed::sim::keeping::{self, Failure, Kind, Summary};
+use valkeeper::topology::plan;
+
+use super::number;
+
+/// As many as half a minute is enough for in a build without optimisation.
+const HISTORIES: u64 = 60;
+const NODES: u64 = 100;
+/// How many failures are told of.
+const TOLD: usize = 40;
+
+#[test]
+fn keeping_keeps_every_promise() -> Result<()> {
+    let nodes = usize::try_from(number("VALKEEPER_SIM_NODES")?.unwrap_or(NODES))?;
+    if let Some(seed) = number("VALKEEPER_SIM_SEED")? {
+        let (outcome, trace) = keeping::tell(seed, nodes, plan);
+        let story = trace.join("\n  ");
+        ensure!(outcome.is_err(), "seed {seed} keeps every promise: {outcome:?}\n  {story}");
+        ensure!(outcome.is_ok(), "seed {seed} breaks a promise: {outcome:?}\n  {story}");
+    }
+    let count = number("VALKEEPER_SIM_SEEDS")?.unwrap_or(HISTORIES);
+    let outcomes = on_all_cores(count, |seed| keeping::run(seed, nodes, plan));
+    let failures: Vec<&Failure> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).map(|f| &**f).collect();
+    let list: Vec<_> = failures.iter().take(TOLD).map(|f| format!("{}: {}", f.seed, f.violation)).collect();
+    if let Some(first) = failures.first() {
+        let (broken, list) = (failures.len(), list.join("\n"));
+        ensure!(failures.is_empty(), "{first}\n{broken} of {count} histories break a promise:\n{list}");
+    }
+    let summaries: Vec<&Summary> = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).collect();
+    let refused = summaries.iter().filter(|summary| !summary.stands);
+    let only_the_bereaved_refuse = refused.clone().all(|summary| summary.kind == Kind::Bereaved);
+    ensure!(only_the_bereaved_refuse, "somebody refused whose data was there");
+    Ok(())
+}
+
+#[test]
+fn keeping_goes_the_same_way_every_time() {
+    for seed in 0..4 {
+        assert_eq!(keeping::tell(seed, 20, plan).1, keeping::tell(seed, 20, plan).1, "seed {seed}");
+    }
+}
+
+/// Runs the histories of so many seeds on all cores; their outcomes by seed.
+fn on_all_cores<T: Send>(count: u64, run: impl Fn(u64) -> T + Sync) -> Vec<T> {
+    let next = AtomicU64::new(0);
+    let done = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= count {
+                        break;
+                    }
+                    let outcome = run(seed);
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push((seed, outcome));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(seed, _)| *seed);
+    done.into_iter().map(|(_, outcome)| outcome).collect()
+}

@@ -1,0 +1,14 @@
+//! `valkeeper rebalance` and `valkeeper evacuate` on real servers, under clients that write and read without pause.
+
+#[path = "rebalance/clients.rs"]
+mod clients;
+#[path = "rebalance/halfway.rs"]
+mod halfway;
+#[path = "rebalance/killed.rs"]
+mod killed;
+#[path = "rebalance/leaving.rs"]
+mod leaving;
+#[path = "rebalance/scaling.rs"]
+mod scaling;
+#[path = "rebalance/tools.rs"]
+mod tools;

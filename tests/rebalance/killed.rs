@@ -1,0 +1,101 @@
+//! A run that is killed at any moment, and the one that comes after.
+
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use testbed::{Ended, Valkey};
+
+use super::clients::Counters;
+use super::tools::{LIMIT, alone, assert_settled, builder, cluster, each, shares, spawn, valkeeper, write};
+
+const STILL: usize = 8_000;
+const KILLS: u32 = 50;
+
+/// Numbers that look random, the same for the same seed.
+struct Chance(u64);
+
+impl Chance {
+    fn seed() -> u64 {
+        let given = std::env::var("VALKEEPER_KILL_SEED").ok().and_then(|seed| seed.parse().ok());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let seed = given.unwrap_or(u64::from(now.subsec_nanos()));
+        println!("VALKEEPER_KILL_SEED={seed}");
+        seed | 1
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+#[test]
+fn a_run_killed_at_any_moment_is_finished_by_the_next_and_nothing_is_lost() {
+    let _alone = alone();
+    let seed = Chance::seed();
+    let versions = Valkey::all();
+    let kills = KILLS.div_ceil(versions.len().try_into().unwrap());
+    each(versions, |valkey| {
+        let mut chance = Chance(seed);
+        let version = &valkey.version;
+        // So that an emptied primary stays one, and can be filled again.
+        let bed = cluster(builder(valkey, 4).config("cluster-allow-replica-migration", "no"), 3);
+        write(&bed, "still", STILL, 100);
+        let counters = Counters::start(&bed, 1, "still", STILL);
+        // To and fro between three primaries and four.
+        let directions: [&[&str]; 2] = [&["rebalance"], &["rebalance", "--weight", "valkey-3=0"]];
+        let mut halfway = 0;
+        for kill in 0..kills {
+            let args = directions[kill as usize % 2];
+            let mut run = spawn(&bed, args);
+            // A whole run takes a second or less.
+            thread::sleep(Duration::from_micros(chance.below(1_000_000)));
+            run.kill().unwrap();
+            run.wait().unwrap();
+            let report = valkeeper(&bed, args);
+            halfway += report["slots_resumed"].as_u64().unwrap();
+            let fourth = shares(&bed)[3];
+            assert_eq!(fourth, if kill % 2 == 0 { 4096 } else { 0 }, "{version}, kill {kill}: {report}");
+            assert_settled(&bed);
+        }
+        counters.stop().assert_clean(version);
+        let keys: u64 = bed.pods().iter().map(|pod| bed.keys(pod.ordinal()).unwrap()).sum();
+        assert_eq!(keys, STILL as u64 + 500, "{version}");
+        println!("{version}: {halfway} slots were left half-way");
+    });
+}
+
+#[test]
+fn a_run_that_is_told_to_stop_leaves_the_rest_to_the_next() {
+    let _alone = alone();
+    let bed = cluster(builder(&Valkey::newest(), 4), 3);
+    write(&bed, "still", STILL, 100);
+    let run = ["rebalance", "--max-rate", "300"];
+    let ended = Ended::of(&mut bed.valkeeper(&[&run[..], &["--timeout", "2s"]].concat()), LIMIT).unwrap();
+    ended.expect(75, &["the deadline is reached", "run this again to go on"]);
+    let between = shares(&bed)[3];
+    assert!((1..4096).contains(&between), "{between}");
+    assert_settled(&bed);
+    valkeeper(&bed, &["rebalance"]);
+    assert_eq!(shares(&bed), [4096; 4]);
+    assert_settled(&bed);
+}
+
+#[test]
+fn two_runs_at_once_do_what_one_does() {
+    let _alone = alone();
+    each(Valkey::all(), |valkey| {
+        let bed = cluster(builder(valkey, 4), 3);
+        write(&bed, "still", STILL, 100);
+        let counters = Counters::start(&bed, 1, "still", STILL);
+        thread::scope(|scope| {
+            let runs = [0, 1].map(|_| scope.spawn(|| valkeeper(&bed, &["rebalance"])));
+            runs.into_iter().for_each(|run| drop(run.join().unwrap()));
+        });
+        assert_eq!(shares(&bed), [4096; 4]);
+        assert_settled(&bed);
+        counters.stop().assert_clean(&valkey.version);
+    });
+}
