@@ -1,6 +1,7 @@
 //! `valkeeper rebalance`, and what `valkeeper evacuate` has in common with it: look, mend, plan, move, look again.
 
 mod atomic;
+mod carry;
 mod foretell;
 mod handover;
 mod keywise;
@@ -29,7 +30,7 @@ use crate::topology::slot::Slot;
 use crate::valkey::{MoveError, Mover, SlotState};
 
 pub use meter::Meter;
-pub use rounds::{Mending, Run};
+pub use rounds::Run;
 
 /// How long a server may take for one answer: the largest keys are moved in that time.
 const ANSWER: Duration = Duration::from_secs(300);

@@ -22,8 +22,6 @@ pub struct Meter {
     /// How many keys there will be in all, as far as is known.
     expected: AtomicU64,
     expected_slots: AtomicU64,
-    /// When anything was moved last, in microseconds since the start.
-    progressed: AtomicU64,
     /// In microseconds.
     longest: AtomicU64,
     big: Mutex<Vec<BigKey>>,
@@ -60,7 +58,6 @@ impl Meter {
             keys: AtomicU64::default(),
             expected: AtomicU64::default(),
             expected_slots: AtomicU64::default(),
-            progressed: AtomicU64::default(),
             longest: AtomicU64::default(),
             big: Mutex::default(),
             pace,
@@ -98,11 +95,6 @@ impl Meter {
         self.big.lock().await.clone()
     }
 
-    /// How long ago anything was moved.
-    pub(super) fn idle(&self) -> Duration {
-        self.took().saturating_sub(Duration::from_micros(read(&self.progressed)))
-    }
-
     /// So much is about to be moved.
     pub(super) fn expect(&self, slots: u64, keys: u64) {
         self.expected.store(self.keys() + keys, Ordering::Relaxed);
@@ -112,7 +104,6 @@ impl Meter {
     /// So many slots have a new owner.
     pub(super) fn settled(&self, slots: usize) {
         self.slots.fetch_add(slots as u64, Ordering::Relaxed);
-        self.progressed.store(micros(self.took()), Ordering::Relaxed);
         if let Some(bar) = &self.bar {
             bar.set_length(read(&self.expected_slots));
             bar.set_position(self.slots());
@@ -123,7 +114,6 @@ impl Meter {
     /// Keys have gone over, and how long the source took.
     pub(super) fn moved(&self, keys: usize, took: Option<Duration>) {
         self.keys.fetch_add(keys as u64, Ordering::Relaxed);
-        self.progressed.store(micros(self.took()), Ordering::Relaxed);
         if let Some(took) = took {
             self.longest.fetch_max(micros(took), Ordering::Relaxed);
         }

@@ -2,20 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{Discriminant, discriminant};
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
-use super::{Tools, atomic, handover, keywise};
+use super::carry::carry;
+use super::{Tools, handover};
 use crate::exit::{Exit, Failure};
 use crate::observer::Observer;
 use crate::topology::membership::Membership;
 use crate::topology::node::NodeId;
 use crate::topology::observation::Observation;
-use crate::topology::rebalance::{Counts, Evacuation, Goal, Ground, Mend, Move, Primary, Refused, doubts, mend};
-use crate::topology::slot::{Slot, SlotRange, SlotSet};
+use crate::topology::rebalance::{Counts, Evacuation, Goal, Ground, Mend, Move, Refused, doubts, mend};
+use crate::topology::slot::SlotSet;
 use crate::valkey::{MoveError, SlotState};
 
 const UNKNOWN: &str = "not every node knows yet who owns what";
@@ -33,7 +32,8 @@ pub struct Run<'r> {
     /// Which marks are to be taken away, and since when.
     stale: BTreeMap<Mend, Instant>,
     told: BTreeSet<String>,
-    trouble: Option<String>,
+    /// How much had been moved when trouble began, and since when that is so.
+    stalled: Option<(u64, Instant)>,
     /// How many slots an earlier run had left half-way.
     pub(super) resumed: usize,
     /// Who has taken over from whom.
@@ -56,11 +56,11 @@ enum Next {
 
 /// What is done about half-moved slots.
 #[derive(Debug, Default)]
-pub struct Mending {
+struct Mending {
     /// What is left to be moved of them, key by key.
-    pub moves: Vec<Move>,
+    moves: Vec<Move>,
     /// Marks to be taken away, and slots to be owned.
-    pub(super) marks: Vec<Mend>,
+    marks: Vec<Mend>,
 }
 
 impl<'r> Run<'r> {
@@ -84,7 +84,7 @@ impl<'r> Run<'r> {
             refused: None,
             stale: BTreeMap::new(),
             told: BTreeSet::new(),
-            trouble: None,
+            stalled: None,
             resumed: 0,
             handed_over: Vec::new(),
         }
@@ -131,7 +131,7 @@ impl<'r> Run<'r> {
                     sleep(Self::WAIT).await;
                     continue;
                 }
-                Next::Move(moves) => self.carry(&ground, &moves, false).await,
+                Next::Move(moves) => carry(self.tools, &ground, &moves, false).await,
                 Next::Mend(mending) => self.mend(&ground, mending).await,
                 Next::HandOver(evacuation) => {
                     let trouble = handover::hand_over(self.tools, &ground, &evacuation, &mut self.handed_over).await;
@@ -265,54 +265,9 @@ impl<'r> Run<'r> {
         if slots > 0 {
             self.resumed += slots;
             self.tell(format!("finishing {slots} slots that were left half-way"));
-            self.carry(ground, &mending.moves, true).await?;
+            carry(self.tools, ground, &mending.moves, true).await?;
         }
         Ok(())
-    }
-
-    /// Moves slots, all sources at once; waits for all of them also where one fails.
-    async fn carry(&mut self, ground: &Ground, moves: &[Move], by_key: bool) -> Result<(), MoveError> {
-        let slots: usize = moves.iter().map(|one| one.slots.len()).sum();
-        let keys = moves.iter().filter_map(|one| {
-            let from = ground.get(one.from)?;
-            Some(from.keys * one.slots.len() as u64 / (from.slots.len() as u64).max(1))
-        });
-        self.tools.meter.expect(slots as u64, keys.sum());
-        if !by_key {
-            for one in moves {
-                let (from, to) = (ground.label(one.from), ground.label(one.to));
-                self.tools.meter.say(&format!("{} slots of {from} go to {to}", one.slots.len()));
-            }
-        }
-        let sources: BTreeSet<NodeId> = moves.iter().map(|one| one.from).collect();
-        let sources = sources.into_iter().filter_map(|source| {
-            let primary = ground.get(source)?;
-            let own = moves.iter().filter(|one| one.from == source);
-            let moves: Vec<(&Move, &Primary)> = own.filter_map(|one| Some((one, ground.get(one.to)?))).collect();
-            Some((primary, moves))
-        });
-        let tools = self.tools;
-        let others: Vec<(NodeId, SocketAddr)> =
-            ground.primaries.iter().map(|primary| (primary.id, primary.address)).collect();
-        let others = &others;
-        let carried = join_all(sources.map(|(primary, moves)| async move {
-            let is_last = primary.slots.len() == 1;
-            let kept_back = kept_back(tools, primary, &moves).await?;
-            let moves: Vec<(Move, &Primary)> = moves
-                .into_iter()
-                .map(|(one, to)| (Move { slots: one.slots.without(&kept_back), ..one.clone() }, to))
-                .filter(|(one, _)| !one.slots.is_empty())
-                .collect();
-            let (whole, single): (Vec<_>, Vec<_>) = moves
-                .iter()
-                .map(|(one, to)| (one, *to))
-                .partition(|(_, to)| !by_key && !is_last && primary.is_atomic() && to.is_atomic());
-            atomic::run(tools, primary, &whole).await?;
-            let told_later = |id: NodeId| id == primary.id || single.iter().any(|(_, to)| to.id == id);
-            let others = others.iter().filter(|(id, _)| is_last && !told_later(*id));
-            keywise::run(tools, primary, &single, others.map(|(_, address)| *address).collect()).await
-        }));
-        carried.await.into_iter().collect()
     }
 
     fn tell(&mut self, sentence: String) {
@@ -326,19 +281,26 @@ impl<'r> Run<'r> {
         let what = match error {
             MoveError::Overtaken(why) => {
                 tracing::debug!("looking again: {why}");
-                return Ok(());
+                why
+            }
+            MoveError::Passing(why) => {
+                if self.told.insert(why.clone()) {
+                    tracing::warn!("trying again: {why}");
+                }
+                why
             }
             MoveError::Forbidden(why) => {
                 let remedy = "give the user the commands cluster, migrate, restore, asking, memory and info";
                 return Err(Exit::Usage.saying(format!("not allowed: {why}; {remedy}")));
             }
-            MoveError::Passing(why) => why,
         };
-        if self.told.insert(what.clone()) {
-            tracing::warn!("trying again: {what}");
-        }
-        self.trouble = Some(what.clone());
-        match self.tools.meter.idle() > Self::STALL {
+        let moved = self.tools.meter.slots() + self.tools.meter.keys();
+        let since = match self.stalled {
+            Some((before, since)) if before == moved => since,
+            _ => Instant::now(),
+        };
+        self.stalled = Some((moved, since));
+        match since.elapsed() > Self::STALL {
             true => Err(Exit::Unfinished.saying(format!("nothing moves any more: {what}; run this again to go on"))),
             false => Ok(()),
         }
@@ -357,20 +319,6 @@ impl<'r> Run<'r> {
             false => Ok(()),
         }
     }
-}
-
-/// The slot that a primary which gives away all that it has keeps for a round of its own: see `keywise`. That with the
-/// fewest keys, as it always goes key by key.
-async fn kept_back(tools: &Tools<'_>, primary: &Primary, moves: &[(&Move, &Primary)]) -> Result<SlotSet, MoveError> {
-    let given: Vec<Slot> = moves.iter().flat_map(|(one, _)| one.slots.ranges()).flat_map(SlotRange::slots).collect();
-    let mut kept = SlotSet::EMPTY;
-    if given.len() > 1 && given.len() == primary.slots.len() {
-        let counts = tools.mover(primary.address).await?.count(&given).await?;
-        if let Some((_, slot)) = counts.into_iter().zip(given).min() {
-            kept.insert(slot);
-        }
-    }
-    Ok(kept)
 }
 
 /// Why it cannot be told what comes next.
