@@ -99,14 +99,23 @@ impl Mover {
         self.ask(commands).await
     }
 
-    /// How many keys of each slot there are.
+    /// How many keys of each slot there are, in all databases.
     pub async fn count(&mut self, slots: &[Slot]) -> Result<Vec<u64>, MoveError> {
-        let commands = slots.iter().map(|slot| {
-            let mut command = redis::cmd("CLUSTER");
-            command.arg("COUNTKEYSINSLOT").arg(slot.number());
-            command
-        });
-        self.ask(commands).await
+        let databases = self.databases().await?;
+        let mut counts = vec![0; slots.len()];
+        for database in 0..databases {
+            if databases > 1 {
+                self.select(database).await?;
+            }
+            let commands = slots.iter().map(|slot| {
+                let mut command = redis::cmd("CLUSTER");
+                command.arg("COUNTKEYSINSLOT").arg(slot.number());
+                command
+            });
+            let found: Vec<u64> = self.ask(commands).await?;
+            counts.iter_mut().zip(found).for_each(|(count, found)| *count += found);
+        }
+        Ok(counts)
     }
 
     /// How many bytes each key takes in memory; none for one that is gone.
@@ -119,16 +128,31 @@ impl Mover {
         self.ask(commands).await
     }
 
-    /// Moves keys of one slot to another server; the server serves nobody meanwhile. A key that is there already is
+    /// How many databases the cluster has: one, but for servers since 9.0 that were told otherwise.
+    pub async fn databases(&mut self) -> Result<u32, MoveError> {
+        let mut command = redis::cmd("CONFIG");
+        command.arg("GET").arg("cluster-databases");
+        let found: Vec<BTreeMap<String, u32>> = self.ask([command]).await?;
+        Ok(found.iter().find_map(|found| found.get("cluster-databases").copied()).unwrap_or(1))
+    }
+
+    /// From now on what is listed, measured and moved is of this database.
+    pub async fn select(&mut self, database: u32) -> Result<(), MoveError> {
+        let mut command = redis::cmd("SELECT");
+        command.arg(database);
+        self.send([command]).await?.into_iter().try_for_each(|answer| answer.map(drop).map_err(|error| failed(&error)))
+    }
+
+    /// Moves keys of one slot to the same database of another server; the server serves nobody meanwhile. A key that is there already is
     /// replaced: see `command::rebalance::keywise` for why that is right.
     pub async fn migrate(
         &mut self,
-        target: SocketAddr,
+        (target, database): (SocketAddr, u32),
         keys: impl Iterator<Item = &[u8]>,
         timeout: Duration,
     ) -> Result<(), MoveError> {
         let mut command = redis::cmd("MIGRATE");
-        command.arg(target.ip().to_string()).arg(target.port()).arg("").arg(0).arg(milliseconds(timeout));
+        command.arg(target.ip().to_string()).arg(target.port()).arg("").arg(database).arg(milliseconds(timeout));
         command.arg("REPLACE");
         match (&self.credentials.username, &self.credentials.password) {
             (Some(username), Some(password)) => {

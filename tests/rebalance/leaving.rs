@@ -1,5 +1,6 @@
 //! Pods that leave, and what is refused.
 
+use testbed::redis::cmd;
 use testbed::{Ended, Testbed, Valkey, Writer};
 
 use super::clients::Counters;
@@ -93,4 +94,31 @@ fn a_dry_run_foretells_and_moves_nothing() {
 
 fn slot(bed: &Testbed, key: &str) -> u16 {
     testbed::redis::cmd("CLUSTER").arg("KEYSLOT").arg(key).query(&mut bed.connection(0).unwrap()).unwrap()
+}
+
+#[test]
+fn keys_of_every_database_go_with_their_slots() {
+    let _alone = alone();
+    let bed = cluster(builder(&Valkey::newest(), 2).config("cluster-databases", "4"), 2);
+    let connection = |database: u8| {
+        let mut connection = bed.connection(0).unwrap();
+        cmd("SELECT").arg(database).exec(&mut connection).unwrap();
+        connection
+    };
+    let mine = (0..200).map(|number| format!("key:{number}")).filter(|key| slot(&bed, key) < 8192);
+    let mine: Vec<String> = mine.collect();
+    for database in [0, 3] {
+        let mut connection = connection(database);
+        mine.iter().for_each(|key| cmd("SET").arg(key).arg(database).exec(&mut connection).unwrap());
+    }
+    // All slots of the first pod, so that the last one goes key by key.
+    valkeeper(&bed, &["rebalance", "--weight", "valkey-0=0"]);
+    for database in [0, 3] {
+        let mut connection = bed.connection(1).unwrap();
+        cmd("SELECT").arg(database).exec(&mut connection).unwrap();
+        for key in &mine {
+            let found: Option<u8> = cmd("GET").arg(key).query(&mut connection).unwrap();
+            assert_eq!(found, Some(database), "{key} in database {database}");
+        }
+    }
 }

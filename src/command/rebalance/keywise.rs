@@ -66,6 +66,8 @@ struct Source<'t> {
     left: Mutex<VecDeque<Bunch<'t>>>,
     window: Mutex<Window>,
     failed: AtomicBool,
+    /// A slot is empty only when it is in every database.
+    databases: u32,
     /// Who is told of the new owner before that owner itself.
     tell_first: Vec<SocketAddr>,
 }
@@ -99,6 +101,7 @@ pub(super) async fn run(
         left: Mutex::new(left),
         window: Mutex::new(Window::START),
         failed: AtomicBool::new(false),
+        databases: first.databases().await?,
         tell_first,
     };
     let lanes = join_all((0..LANES).map(|_| source.lane())).await;
@@ -144,7 +147,13 @@ impl<'t> Source<'t> {
         let tools = self.tools;
         let slots = done(&bunch.slots, tools.set(target, &bunch.slots, SlotState::Importing(from)).await?)?;
         let slots = done(&slots, tools.set(source, &slots, SlotState::Migrating(to)).await?)?;
-        self.empty(lane, &slots, bunch.to).await?;
+        for database in 0..self.databases {
+            // Where there is one only, it need not be said.
+            if self.databases > 1 {
+                lane.select(database).await?;
+            }
+            self.empty(lane, &slots, (bunch.to.address, database)).await?;
+        }
         for other in &self.tell_first {
             done(&slots, tools.set(*other, &slots, SlotState::Node(to)).await?)?;
         }
@@ -156,7 +165,7 @@ impl<'t> Source<'t> {
     }
 
     /// Moves keys until the source shows none.
-    async fn empty(&self, lane: &mut Mover, slots: &[Slot], to: &Primary) -> Result<(), MoveError> {
+    async fn empty(&self, lane: &mut Mover, slots: &[Slot], to: (SocketAddr, u32)) -> Result<(), MoveError> {
         let mut full = slots.to_vec();
         loop {
             let lists = lane.keys(&full, NAMES).await?;
@@ -181,14 +190,20 @@ impl<'t> Source<'t> {
         }
     }
 
-    async fn migrate(&self, lane: &mut Mover, slot: Slot, batch: &Batch, to: &Primary) -> Result<(), MoveError> {
+    async fn migrate(
+        &self,
+        lane: &mut Mover,
+        slot: Slot,
+        batch: &Batch,
+        to: (SocketAddr, u32),
+    ) -> Result<(), MoveError> {
         let meter: &Meter = self.tools.meter;
         meter.admit(batch.keys.len()).await;
         let turn = self.tools.turn(batch.is_big()).await;
         let asked = Instant::now();
         let patience = PATIENCE + blocks_for(batch.weight) * 10;
         let names = batch.keys.iter().map(|key| key.name.as_slice());
-        lane.migrate(to.address, names, patience).await?;
+        lane.migrate(to, names, patience).await?;
         let took = asked.elapsed();
         drop(turn);
         match batch.keys.first().filter(|key| key.bytes >= BIG) {

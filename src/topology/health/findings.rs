@@ -200,7 +200,7 @@ pub(super) fn notes(observation: &Observation, membership: &Membership<'_>) -> V
             notes.push(note(
                 "moving",
                 format!("{} has a slot on its way {moving}", member.label()),
-                "if nobody moves slots now, `valkey-cli --cluster fix`",
+                "if nobody moves slots now, `valkeeper rebalance` finishes them",
             ));
         }
     }
