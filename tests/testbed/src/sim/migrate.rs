@@ -49,7 +49,7 @@ impl Sim {
         true
     }
 
-    /// CLUSTER FAILOVER of a whole copy, to its end: the replica takes over under an epoch above all others. False where it
+    /// CLUSTER FAILOVER of a whole copy, to its end: the replica has everything, and takes over under an epoch above all others. False where it
     /// cannot be elected.
     pub fn take_over(&mut self, at: usize) -> bool {
         let server = &self.hosts[at].server;
@@ -61,6 +61,11 @@ impl Sim {
         let present = voters.iter().filter(|voter| self.hosts[**voter].is_up && self.can_talk(at, **voter)).count();
         if server.slots_of(primary) == 0 || present <= voters.len() / 2 {
             return false;
+        }
+        let source = (0..self.hosts.len()).find(|source| self.hosts[*source].server.id == primary);
+        if let Some(source) = source.filter(|source| self.hosts[*source].is_up) {
+            let keys = self.hosts[source].server.keys.clone();
+            self.hosts[at].server.keys = keys;
         }
         let cluster = voters.iter().chain([&at]).map(|host| self.hosts[*host].server.current_epoch).max();
         let server = &mut self.hosts[at].server;
