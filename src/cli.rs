@@ -134,6 +134,10 @@ pub struct RunArgs {
     /// The machine, the Kubernetes node, that this pod runs on: replicas are kept away from their primary's.
     #[arg(long, env = "VALKEEPER_HOST", value_name = "NAME", value_parser = site_name)]
     pub host: Option<SiteName>,
+    /// Move slots of this node to primaries that own too few, whenever the cluster stands: new shards fill by themselves.
+    /// Weights given to `rebalance` do not last then.
+    #[arg(long, env = "VALKEEPER_AUTO_REBALANCE", requires = "service")]
+    pub auto_rebalance: bool,
     /// How long a replica may take to take over from this node: from a server that has died, and before one starts that
     /// was a primary.
     #[arg(

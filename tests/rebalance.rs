@@ -2,8 +2,12 @@
 
 #[path = "rebalance/clients.rs"]
 mod clients;
+#[path = "rebalance/halfway.rs"]
+mod halfway;
 #[path = "rebalance/killed.rs"]
 mod killed;
+#[path = "rebalance/leaving.rs"]
+mod leaving;
 #[path = "rebalance/scaling.rs"]
 mod scaling;
 #[path = "rebalance/tools.rs"]

@@ -1,6 +1,7 @@
 //! `valkeeper rebalance`, and what `valkeeper evacuate` has in common with it: look, mend, plan, move, look again.
 
 mod atomic;
+mod carry;
 mod foretell;
 mod handover;
 mod keywise;
@@ -8,12 +9,14 @@ mod meter;
 mod report;
 mod rounds;
 
-use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use futures_util::future::join_all;
+use tokio::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::render;
@@ -21,11 +24,13 @@ use crate::cli::{MovingArgs, ReachArgs, RebalanceArgs};
 use crate::config::{Credentials, Reach};
 use crate::exit::{Exit, Failure};
 use crate::observer::Observer;
+use crate::topology::node::NodeId;
 use crate::topology::rebalance::Goal;
-use crate::valkey::{MoveError, Mover};
+use crate::topology::slot::Slot;
+use crate::valkey::{MoveError, Mover, SlotState};
 
 pub use meter::Meter;
-pub use rounds::{Mending, Run};
+pub use rounds::Run;
 
 /// How long a server may take for one answer: the largest keys are moved in that time.
 const ANSWER: Duration = Duration::from_secs(300);
@@ -35,7 +40,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// Whether a run is to end: no further slot is begun then.
 #[derive(Debug, Default)]
-pub struct Halt(Cell<bool>);
+pub struct Halt(AtomicBool);
 
 /// What everybody needs who moves slots.
 #[derive(Debug)]
@@ -48,6 +53,8 @@ pub struct Tools<'r> {
     pub halt: &'r Halt,
     /// Held by every MIGRATE: alone by that of a key which blocks its source and its target.
     turns: RwLock<()>,
+    /// For commands that wait for replicas.
+    crews: Mutex<BTreeMap<SocketAddr, Vec<Mover>>>,
 }
 
 /// While it is held, MIGRATE may run.
@@ -86,7 +93,23 @@ pub(super) async fn reach(
     };
     meter.finish();
     let observation = ended?;
-    render::print(&report::Report::of(&observation, &observer.cluster(), &goal, &run, &meter).print(moving.output)?)
+    let report = report::Report::of(&observation, &observer.cluster(), &goal, &run, &meter).await;
+    render::print(&report.print(moving.output)?)
+}
+
+/// Moves slots of this node to primaries that own too few, until slots are even, a day is over or `stop` is. Says how many
+/// have gone over.
+pub(super) async fn give_away(node: NodeId, reach: &Reach, stop: impl Future<Output = ()>) -> Result<u64, Failure> {
+    const LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+    let mut observer = Observer::new(reach, 0)?;
+    let deadline = Instant::now() + LIMIT;
+    let (meter, halt, goal) = (Meter::new(None), Halt::default(), Goal::Even(BTreeMap::new()));
+    let tools = Tools::new(&reach.credentials, &meter, &halt);
+    let mut run = Run::new(&tools, &goal, deadline).only_from(node);
+    let rounds = pin!(run.rounds(&mut observer));
+    let ended = until_stopped(rounds, &tools, deadline, stop).await;
+    meter.finish();
+    ended.map(|_| meter.slots())
 }
 
 async fn until_stopped<T>(
@@ -115,19 +138,19 @@ async fn until_stopped<T>(
 impl Halt {
     /// Ends the run.
     pub fn set(&self) {
-        self.0.set(true);
+        self.0.store(true, Ordering::Relaxed);
     }
 
     /// Whether it is to end.
     pub fn is_set(&self) -> bool {
-        self.0.get()
+        self.0.load(Ordering::Relaxed)
     }
 }
 
 impl<'r> Tools<'r> {
     /// For one run.
     pub fn new(credentials: &'r Credentials, meter: &'r Meter, halt: &'r Halt) -> Self {
-        Self { credentials, meter, halt, turns: RwLock::new(()) }
+        Self { credentials, meter, halt, turns: RwLock::new(()), crews: Mutex::default() }
     }
 
     async fn turn(&self, alone: bool) -> Turn<'_> {
@@ -137,8 +160,48 @@ impl<'r> Tools<'r> {
         }
     }
 
+    /// CLUSTER SETSLOT, one result a slot. A server with replicas answers when they have it too, and looks at nothing else
+    /// that came over the same connection before: so the slots go over many.
+    async fn set(
+        &self,
+        address: SocketAddr,
+        slots: &[Slot],
+        state: SlotState,
+    ) -> Result<Vec<Result<(), MoveError>>, MoveError> {
+        const CREW: usize = 16;
+        let open = self.crews.lock().await.get(&address).cloned();
+        let crew = match open {
+            Some(crew) => crew,
+            None => {
+                let opened = join_all((0..CREW).map(|_| self.mover(address))).await;
+                let crew = opened.into_iter().collect::<Result<Vec<_>, _>>()?;
+                self.crews.lock().await.insert(address, crew.clone());
+                crew
+            }
+        };
+        let parts = slots.chunks(slots.len().div_ceil(CREW).max(1)).zip(crew);
+        let done = join_all(parts.map(|(part, mut mover)| async move { mover.set(part, state).await })).await;
+        let done: Result<Vec<_>, _> = done.into_iter().collect();
+        if done.is_err() {
+            // Their connections may be gone.
+            self.crews.lock().await.remove(&address);
+        }
+        Ok(done?.concat())
+    }
+
     async fn mover(&self, address: SocketAddr) -> Result<Mover, MoveError> {
         let mover = Mover::open(address, self.credentials, ANSWER).await;
         mover.map_err(|silence| MoveError::Passing(format!("{address} {silence}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rounds_can_be_a_task_of_their_own() {
+        fn is_send<T: Send>(_: fn(&'static mut Run<'static>, &'static mut Observer) -> T) {}
+        is_send(|run, observer| run.rounds(observer));
     }
 }

@@ -112,6 +112,11 @@ impl<'d> Rounds<'d> {
 
     /// Logs that something went wrong, unless it was said before.
     pub(super) fn warn_once(&mut self, sentence: String) {
+        /// A run may last for months.
+        const REMEMBERED: usize = 100;
+        if self.warned.len() >= REMEMBERED {
+            self.warned.clear();
+        }
         if !self.warned.contains(&sentence) {
             tracing::warn!("{sentence}");
             self.warned.insert(sentence);
@@ -194,6 +199,11 @@ impl Pace {
             false => (self.current * 2).min(self.tempo.longest),
         };
         self.current.max(self.least(round))
+    }
+
+    /// How long to wait where there is nothing to be quick for.
+    pub(super) fn longest(&self) -> Duration {
+        self.tempo.longest
     }
 
     /// How long to wait at least.

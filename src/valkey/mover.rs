@@ -62,7 +62,7 @@ pub enum MoveError {
 }
 
 /// Replies that say that somebody else was quicker or that a server has changed places. The next look tells.
-const OVERTAKEN: [&str; 8] = [
+const OVERTAKEN: [&str; 9] = [
     "I'm not the owner of hash slot",
     "I'm already the owner of hash slot",
     "I don't know about node",
@@ -71,6 +71,8 @@ const OVERTAKEN: [&str; 8] = [
     "Target node is not a",
     "while I still hold keys for this hash slot",
     "MOVED",
+    // It waited for its replicas when it became one itself.
+    "UNBLOCKED",
 ];
 
 impl Mover {

@@ -6,21 +6,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use testbed::{Ended, Valkey};
 
 use super::clients::Counters;
-use super::tools::{LIMIT, alone, assert_settled, builder, cluster, shares, spawn, valkeeper, write};
+use super::tools::{LIMIT, alone, assert_settled, builder, cluster, each, shares, spawn, valkeeper, write};
 
-const STILL: usize = 20_000;
+const STILL: usize = 8_000;
 const KILLS: u32 = 50;
 
 /// Numbers that look random, the same for the same seed.
 struct Chance(u64);
 
 impl Chance {
-    fn seeded() -> Self {
+    fn seed() -> u64 {
         let given = std::env::var("VALKEEPER_KILL_SEED").ok().and_then(|seed| seed.parse().ok());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let seed = given.unwrap_or(u64::from(now.subsec_nanos()));
         println!("VALKEEPER_KILL_SEED={seed}");
-        Self(seed | 1)
+        seed | 1
     }
 
     fn below(&mut self, end: u64) -> u64 {
@@ -34,10 +34,11 @@ impl Chance {
 #[test]
 fn a_run_killed_at_any_moment_is_finished_by_the_next_and_nothing_is_lost() {
     let _alone = alone();
-    let mut chance = Chance::seeded();
+    let seed = Chance::seed();
     let versions = Valkey::all();
     let kills = KILLS.div_ceil(versions.len().try_into().unwrap());
-    for valkey in &versions {
+    each(versions, |valkey| {
+        let mut chance = Chance(seed);
         let version = &valkey.version;
         // So that an emptied primary stays one, and can be filled again.
         let bed = cluster(builder(valkey, 4).config("cluster-allow-replica-migration", "no"), 3);
@@ -50,7 +51,7 @@ fn a_run_killed_at_any_moment_is_finished_by_the_next_and_nothing_is_lost() {
             let args = directions[kill as usize % 2];
             let mut run = spawn(&bed, args);
             // A whole run takes a second or less.
-            thread::sleep(Duration::from_micros(chance.below(600_000)));
+            thread::sleep(Duration::from_micros(chance.below(1_000_000)));
             run.kill().unwrap();
             run.wait().unwrap();
             let report = valkeeper(&bed, args);
@@ -63,7 +64,7 @@ fn a_run_killed_at_any_moment_is_finished_by_the_next_and_nothing_is_lost() {
         let keys: u64 = bed.pods().iter().map(|pod| bed.keys(pod.ordinal()).unwrap()).sum();
         assert_eq!(keys, STILL as u64 + 500, "{version}");
         println!("{version}: {halfway} slots were left half-way");
-    }
+    });
 }
 
 #[test]
@@ -71,7 +72,7 @@ fn a_run_that_is_told_to_stop_leaves_the_rest_to_the_next() {
     let _alone = alone();
     let bed = cluster(builder(&Valkey::newest(), 4), 3);
     write(&bed, "still", STILL, 100);
-    let run = ["rebalance", "--max-rate", "1000"];
+    let run = ["rebalance", "--max-rate", "300"];
     let ended = Ended::of(&mut bed.valkeeper(&[&run[..], &["--timeout", "2s"]].concat()), LIMIT).unwrap();
     ended.expect(75, &["the deadline is reached", "run this again to go on"]);
     let between = shares(&bed)[3];
@@ -85,8 +86,8 @@ fn a_run_that_is_told_to_stop_leaves_the_rest_to_the_next() {
 #[test]
 fn two_runs_at_once_do_what_one_does() {
     let _alone = alone();
-    for valkey in Valkey::all() {
-        let bed = cluster(builder(&valkey, 4), 3);
+    each(Valkey::all(), |valkey| {
+        let bed = cluster(builder(valkey, 4), 3);
         write(&bed, "still", STILL, 100);
         let counters = Counters::start(&bed, 1, "still", STILL);
         thread::scope(|scope| {
@@ -96,5 +97,5 @@ fn two_runs_at_once_do_what_one_does() {
         assert_eq!(shares(&bed), [4096; 4]);
         assert_settled(&bed);
         counters.stop().assert_clean(&valkey.version);
-    }
+    });
 }

@@ -3,15 +3,15 @@
 use testbed::{Valkey, Writer};
 
 use super::clients::Counters;
-use super::tools::{LIMIT, alone, assert_settled, builder, cluster, shares, valkeeper, write};
+use super::tools::{LIMIT, alone, assert_settled, builder, cluster, each, shares, valkeeper, write};
 
 const STILL: usize = 40_000;
 
 #[test]
 fn three_shards_become_five_and_three_again_under_clients_that_see_redirects_only() {
     let _alone = alone();
-    for valkey in Valkey::all() {
-        let bed = cluster(builder(&valkey, 5).config("requirepass", "secret"), 3);
+    each(Valkey::all(), |valkey| {
+        let bed = cluster(builder(valkey, 5).config("requirepass", "secret"), 3);
         write(&bed, "still", STILL, 100);
         let counters = Counters::start(&bed, 2, "still", STILL);
         let writer = Writer::start_patient(&bed, LIMIT / 6).unwrap();
@@ -37,5 +37,5 @@ fn three_shards_become_five_and_three_again_under_clients_that_see_redirects_onl
         assert_eq!(report.error_count(), 0, "{version}: {report}");
         assert_eq!(report.verify(&bed).unwrap().keys, 0, "{version}: {report}");
         println!("{version}: out {out:#}\nback {back:#}\n{} answers, {} redirects", tally.answers, tally.redirects);
-    }
+    });
 }

@@ -19,17 +19,24 @@
 //! keys it has in it. So the target is told NODE only after the source, which makes no keys in a slot that is migrating,
 //! has shown an empty list.
 //!
+//! **Why the last slot of a primary goes alone.** A primary without slots becomes a replica at once
+//! (`cluster-allow-replica-migration`) and says so. Who hears that before it has heard of the new owner strikes out what
+//! the old one owned, finds slots without an owner, and answers CLUSTERDOWN for a moment. So one slot is kept back until
+//! all others are known to be their new owners' everywhere, and then the other primaries are told first. To who asks them
+//! in that moment they name the target, which names the source, which sends on: a redirect more.
+//!
 //! **Why the source goes on serving.** It serves nobody while it runs a MIGRATE, and runs all that it has read of one
 //! connection before it looks at the next. So each connection has one MIGRATE under way, of as many keys as the
 //! [`Window`] allows, and there are few connections. A key that is too large for that goes alone, and no other MIGRATE
 //! is under way meanwhile, on any source: the target is busy with it too, and whoever sends to it would wait.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::Tools;
@@ -56,9 +63,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 struct Source<'t> {
     primary: &'t Primary,
     tools: &'t Tools<'t>,
-    left: RefCell<VecDeque<Bunch<'t>>>,
-    window: Cell<Window>,
-    failed: Cell<bool>,
+    left: Mutex<VecDeque<Bunch<'t>>>,
+    window: Mutex<Window>,
+    failed: AtomicBool,
+    /// Who is told of the new owner before that owner itself.
+    tell_first: Vec<SocketAddr>,
 }
 
 /// Slots that go to one target together.
@@ -67,15 +76,16 @@ struct Bunch<'t> {
     to: &'t Primary,
 }
 
-/// Connections of one of those that work on a source.
-struct Lane {
-    source: Mover,
-    targets: BTreeMap<SocketAddr, Mover>,
-}
-
 /// Moves slots away from one primary. Ends at the first failure, or when it is halted, with no slot half-way but those
 /// that could not be helped.
-pub(super) async fn run(tools: &Tools<'_>, primary: &Primary, moves: &[(&Move, &Primary)]) -> Result<(), MoveError> {
+///
+/// `tell_first` are the other primaries, where it is the last slot of this one.
+pub(super) async fn run(
+    tools: &Tools<'_>,
+    primary: &Primary,
+    moves: &[(&Move, &Primary)],
+    tell_first: Vec<SocketAddr>,
+) -> Result<(), MoveError> {
     let mut first = tools.mover(primary.address).await?;
     let mut left = VecDeque::new();
     for (one, to) in moves {
@@ -83,8 +93,14 @@ pub(super) async fn run(tools: &Tools<'_>, primary: &Primary, moves: &[(&Move, &
         let counts = first.count(&slots).await?;
         left.extend(bunches(slots.into_iter().zip(counts), to));
     }
-    let source =
-        Source { primary, tools, left: RefCell::new(left), window: Cell::new(Window::START), failed: Cell::new(false) };
+    let source = Source {
+        primary,
+        tools,
+        left: Mutex::new(left),
+        window: Mutex::new(Window::START),
+        failed: AtomicBool::new(false),
+        tell_first,
+    };
     let lanes = join_all((0..LANES).map(|_| source.lane())).await;
     lanes.into_iter().collect()
 }
@@ -109,12 +125,12 @@ fn bunches<'t>(slots: impl Iterator<Item = (Slot, u64)>, to: &'t Primary) -> Vec
 
 impl<'t> Source<'t> {
     async fn lane(&self) -> Result<(), MoveError> {
-        let mut lane = Lane { source: self.tools.mover(self.primary.address).await?, targets: BTreeMap::new() };
-        while !self.failed.get() && !self.tools.halt.is_set() {
-            let next = self.left.borrow_mut().pop_front();
+        let mut lane = self.tools.mover(self.primary.address).await?;
+        while !self.failed.load(Ordering::Relaxed) && !self.tools.halt.is_set() {
+            let next = self.left.lock().await.pop_front();
             let Some(bunch) = next else { break };
             if let Err(error) = self.carry(&mut lane, &bunch).await {
-                self.failed.set(true);
+                self.failed.store(true, Ordering::Relaxed);
                 return Err(error);
             }
         }
@@ -122,38 +138,42 @@ impl<'t> Source<'t> {
     }
 
     /// One bunch from the first command to the last.
-    async fn carry(&self, lane: &mut Lane, bunch: &Bunch<'_>) -> Result<(), MoveError> {
+    async fn carry(&self, lane: &mut Mover, bunch: &Bunch<'_>) -> Result<(), MoveError> {
         let (from, to) = (self.primary.id, bunch.to.id);
-        let target = lane.target(self.tools, bunch.to.address).await?;
-        let slots = done(&bunch.slots, target.set(&bunch.slots, SlotState::Importing(from)).await?)?;
-        let slots = done(&slots, lane.source.set(&slots, SlotState::Migrating(to)).await?)?;
+        let (source, target) = (self.primary.address, bunch.to.address);
+        let tools = self.tools;
+        let slots = done(&bunch.slots, tools.set(target, &bunch.slots, SlotState::Importing(from)).await?)?;
+        let slots = done(&slots, tools.set(source, &slots, SlotState::Migrating(to)).await?)?;
         self.empty(lane, &slots, bunch.to).await?;
-        let target = lane.target(self.tools, bunch.to.address).await?;
-        let settled = done(&slots, target.set(&slots, SlotState::Node(to)).await?)?;
+        for other in &self.tell_first {
+            done(&slots, tools.set(*other, &slots, SlotState::Node(to)).await?)?;
+        }
+        let settled = done(&slots, tools.set(target, &slots, SlotState::Node(to)).await?)?;
         // The source may have heard of it by now, and have become a replica with its last slot.
-        done(&settled, lane.source.set(&settled, SlotState::Node(to)).await?)?;
+        done(&settled, tools.set(source, &settled, SlotState::Node(to)).await?)?;
         self.tools.meter.settled(settled.len());
         Ok(())
     }
 
     /// Moves keys until the source shows none.
-    async fn empty(&self, lane: &mut Lane, slots: &[Slot], to: &Primary) -> Result<(), MoveError> {
+    async fn empty(&self, lane: &mut Mover, slots: &[Slot], to: &Primary) -> Result<(), MoveError> {
         let mut full = slots.to_vec();
         loop {
-            let lists = lane.source.keys(&full, NAMES).await?;
+            let lists = lane.keys(&full, NAMES).await?;
             let lists: Vec<(Slot, Vec<Vec<u8>>)> =
                 full.into_iter().zip(lists).filter(|(_, names)| !names.is_empty()).collect();
             if lists.is_empty() {
                 return Ok(());
             }
             let names: Vec<Vec<u8>> = lists.iter().flat_map(|(_, names)| names.iter().cloned()).collect();
-            let mut sizes = lane.source.sizes(&names).await?.into_iter();
+            let mut sizes = lane.sizes(&names).await?.into_iter();
             full = Vec::with_capacity(lists.len());
             for (slot, names) in lists {
-                // One that has gone meanwhile is listed no more next time.
+                // One that has gone meanwhile is passed over by MIGRATE, and one that has expired is deleted by it.
                 let keys = names.into_iter().zip(sizes.by_ref());
-                let keys = keys.filter_map(|(name, bytes)| Some(Key { name, bytes: bytes? })).collect();
-                for batch in batches(keys, self.window.get()) {
+                let keys = keys.map(|(name, bytes)| Key { name, bytes: bytes.unwrap_or_default() }).collect();
+                let window = *self.window.lock().await;
+                for batch in batches(keys, window) {
                     self.migrate(lane, slot, &batch, to).await?;
                 }
                 full.push(slot);
@@ -161,34 +181,25 @@ impl<'t> Source<'t> {
         }
     }
 
-    async fn migrate(&self, lane: &mut Lane, slot: Slot, batch: &Batch, to: &Primary) -> Result<(), MoveError> {
+    async fn migrate(&self, lane: &mut Mover, slot: Slot, batch: &Batch, to: &Primary) -> Result<(), MoveError> {
         let meter: &Meter = self.tools.meter;
         meter.admit(batch.keys.len()).await;
         let turn = self.tools.turn(batch.is_big()).await;
         let asked = Instant::now();
         let patience = PATIENCE + blocks_for(batch.weight) * 10;
         let names = batch.keys.iter().map(|key| key.name.as_slice());
-        lane.source.migrate(to.address, names, patience).await?;
+        lane.migrate(to.address, names, patience).await?;
         let took = asked.elapsed();
         drop(turn);
         match batch.keys.first().filter(|key| key.bytes >= BIG) {
-            Some(key) => meter.moved_big(key, slot, &self.primary.label.to_string(), took),
+            Some(key) => meter.moved_big(key, slot, &self.primary.label.to_string(), took).await,
             None => {
-                self.window.set(self.window.get().after(batch.weight, took));
+                let mut window = self.window.lock().await;
+                *window = window.after(batch.weight, took);
                 meter.moved(batch.keys.len(), Some(took));
             }
         }
         Ok(())
-    }
-}
-
-impl Lane {
-    async fn target(&mut self, tools: &Tools<'_>, address: SocketAddr) -> Result<&mut Mover, MoveError> {
-        use std::collections::btree_map::Entry;
-        match self.targets.entry(address) {
-            Entry::Occupied(open) => Ok(open.into_mut()),
-            Entry::Vacant(place) => Ok(place.insert(tools.mover(address).await?)),
-        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! How far a run is: for the person who watches, for the log, for the report.
 
-use std::cell::{Cell, RefCell};
 use std::io::IsTerminal as _;
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, interval, sleep};
 
 use crate::topology::rebalance::Key;
@@ -16,17 +17,17 @@ use crate::topology::slot::Slot;
 pub struct Meter {
     started: Instant,
     bar: Option<ProgressBar>,
-    slots: Cell<u64>,
-    keys: Cell<u64>,
+    slots: AtomicU64,
+    keys: AtomicU64,
     /// How many keys there will be in all, as far as is known.
-    expected: Cell<u64>,
-    expected_slots: Cell<u64>,
-    progressed: Cell<Instant>,
-    longest: Cell<Duration>,
-    big: RefCell<Vec<BigKey>>,
+    expected: AtomicU64,
+    expected_slots: AtomicU64,
+    /// In microseconds.
+    longest: AtomicU64,
+    big: Mutex<Vec<BigKey>>,
     pace: Option<NonZeroU32>,
-    /// Until when the keys that went over already fill the time at that pace.
-    paid_until: Cell<Instant>,
+    /// Until when the keys that went over already fill the time at that pace, in microseconds since the start.
+    paid_until: AtomicU64,
 }
 
 /// A key that was moved alone, because it keeps its source from serving anybody meanwhile.
@@ -50,30 +51,28 @@ impl Meter {
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        let now = Instant::now();
         Self {
-            started: now,
+            started: Instant::now(),
             bar,
-            slots: Cell::default(),
-            keys: Cell::default(),
-            expected: Cell::default(),
-            expected_slots: Cell::default(),
-            progressed: Cell::new(now),
-            longest: Cell::default(),
-            big: RefCell::default(),
+            slots: AtomicU64::default(),
+            keys: AtomicU64::default(),
+            expected: AtomicU64::default(),
+            expected_slots: AtomicU64::default(),
+            longest: AtomicU64::default(),
+            big: Mutex::default(),
             pace,
-            paid_until: Cell::new(now),
+            paid_until: AtomicU64::default(),
         }
     }
 
     /// How many slots have changed hands.
     pub fn slots(&self) -> u64 {
-        self.slots.get()
+        read(&self.slots)
     }
 
     /// How many keys have.
     pub fn keys(&self) -> u64 {
-        self.keys.get()
+        read(&self.keys)
     }
 
     /// How long it has taken so far.
@@ -83,63 +82,57 @@ impl Meter {
 
     /// The longest that a source was kept from serving by keys that are not told of one by one.
     pub fn longest(&self) -> Duration {
-        self.longest.get()
+        Duration::from_micros(read(&self.longest))
     }
 
     /// How many keys a second.
     pub fn rate(&self) -> u64 {
         let seconds = self.took().as_secs_f64();
-        if seconds > 0.0 { (self.keys.get() as f64 / seconds) as u64 } else { 0 }
+        if seconds > 0.0 { (self.keys() as f64 / seconds) as u64 } else { 0 }
     }
 
-    pub(super) fn big(&self) -> Vec<BigKey> {
-        self.big.borrow().clone()
-    }
-
-    /// How long ago anything was moved.
-    pub(super) fn idle(&self) -> Duration {
-        self.progressed.get().elapsed()
+    pub(super) async fn big(&self) -> Vec<BigKey> {
+        self.big.lock().await.clone()
     }
 
     /// So much is about to be moved.
     pub(super) fn expect(&self, slots: u64, keys: u64) {
-        self.expected.set(self.keys.get() + keys);
-        self.expected_slots.set(self.slots.get() + slots);
+        self.expected.store(self.keys() + keys, Ordering::Relaxed);
+        self.expected_slots.store(self.slots() + slots, Ordering::Relaxed);
     }
 
     /// So many slots have a new owner.
     pub(super) fn settled(&self, slots: usize) {
-        self.slots.set(self.slots.get() + slots as u64);
-        self.progressed.set(Instant::now());
+        self.slots.fetch_add(slots as u64, Ordering::Relaxed);
         if let Some(bar) = &self.bar {
-            bar.set_length(self.expected_slots.get());
-            bar.set_position(self.slots.get());
+            bar.set_length(read(&self.expected_slots));
+            bar.set_position(self.slots());
             bar.set_message(self.speed());
         }
     }
 
     /// Keys have gone over, and how long the source took.
     pub(super) fn moved(&self, keys: usize, took: Option<Duration>) {
-        self.keys.set(self.keys.get() + keys as u64);
-        self.progressed.set(Instant::now());
+        self.keys.fetch_add(keys as u64, Ordering::Relaxed);
         if let Some(took) = took {
-            self.longest.set(self.longest.get().max(took));
+            self.longest.fetch_max(micros(took), Ordering::Relaxed);
         }
     }
 
-    pub(super) fn moved_big(&self, key: &Key, slot: Slot, from: &str, took: Duration) {
+    pub(super) async fn moved_big(&self, key: &Key, slot: Slot, from: &str, took: Duration) {
         let name = String::from_utf8_lossy(&key.name).into_owned();
-        self.big.borrow_mut().push(BigKey { name, slot, bytes: key.bytes, took, from: from.to_owned() });
+        self.big.lock().await.push(BigKey { name, slot, bytes: key.bytes, took, from: from.to_owned() });
         self.moved(1, None);
     }
 
     /// Waits until so many more keys may go.
     pub(super) async fn admit(&self, keys: usize) {
         let Some(pace) = self.pace else { return };
-        let now = Instant::now();
-        let from = self.paid_until.get().max(now);
-        self.paid_until.set(from + Duration::from_secs_f64(keys as f64 / f64::from(pace.get())));
-        sleep(from - now).await;
+        let now = micros(self.took());
+        let from = read(&self.paid_until).max(now);
+        let costs = Duration::from_secs_f64(keys as f64 / f64::from(pace.get()));
+        self.paid_until.store(from + micros(costs), Ordering::Relaxed);
+        sleep(Duration::from_micros(from - now)).await;
     }
 
     /// The pace that was asked for.
@@ -154,8 +147,8 @@ impl Meter {
         ticks.tick().await;
         loop {
             ticks.tick().await;
-            if self.bar.is_none() && self.expected_slots.get() > self.slots.get() {
-                tracing::info!("{} of {} slots, {}", self.slots.get(), self.expected_slots.get(), self.speed());
+            if self.bar.is_none() && read(&self.expected_slots) > self.slots() {
+                tracing::info!("{} of {} slots, {}", self.slots(), read(&self.expected_slots), self.speed());
             }
         }
     }
@@ -175,11 +168,19 @@ impl Meter {
     }
 
     fn speed(&self) -> String {
-        let (done, all) = (self.keys.get(), self.expected.get().max(self.keys.get()));
+        let (done, all) = (self.keys(), read(&self.expected).max(self.keys()));
         let eta = match self.rate() {
             0 => String::new(),
             rate => format!(", {} s left", all.saturating_sub(done).div_ceil(rate)),
         };
         format!("{done} of {all} keys, {} keys/s{eta}", self.rate())
     }
+}
+
+fn read(number: &AtomicU64) -> u64 {
+    number.load(Ordering::Relaxed)
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -56,7 +56,7 @@ struct PrimaryJson {
 }
 
 impl Report {
-    pub(super) fn of(
+    pub(super) async fn of(
         observation: &Observation,
         cluster: &ClusterId,
         goal: &Goal,
@@ -83,7 +83,7 @@ impl Report {
             keys_per_second: meter.rate(),
             slots_resumed: run.resumed,
             longest_batch_ms: milliseconds(meter.longest()),
-            big_keys: meter.big().into_iter().map(BigJson::from).collect(),
+            big_keys: meter.big().await.into_iter().map(BigJson::from).collect(),
             handed_over: run.handed_over.iter().cloned().map(|(from, to)| HandedOver { from, to }).collect(),
             primaries: primaries.collect(),
             removable,

@@ -4,18 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
-use super::{Tools, atomic, handover, keywise};
+use super::carry::carry;
+use super::{Tools, handover};
 use crate::exit::{Exit, Failure};
 use crate::observer::Observer;
 use crate::topology::membership::Membership;
 use crate::topology::node::NodeId;
 use crate::topology::observation::Observation;
-use crate::topology::rebalance::{Counts, Evacuation, Goal, Ground, Mend, Move, Primary, Refused, doubts, mend};
+use crate::topology::rebalance::{Counts, Evacuation, Goal, Ground, Mend, Move, Refused, doubts, mend};
 use crate::topology::slot::SlotSet;
 use crate::valkey::{MoveError, SlotState};
+
+const UNKNOWN: &str = "not every node knows yet who owns what";
 
 /// One run of rounds towards a goal.
 #[derive(Debug)]
@@ -30,7 +32,8 @@ pub struct Run<'r> {
     /// Which marks are to be taken away, and since when.
     stale: BTreeMap<Mend, Instant>,
     told: BTreeSet<String>,
-    trouble: Option<String>,
+    /// How much had been moved when trouble began, and since when that is so.
+    stalled: Option<(u64, Instant)>,
     /// How many slots an earlier run had left half-way.
     pub(super) resumed: usize,
     /// Who has taken over from whom.
@@ -53,11 +56,11 @@ enum Next {
 
 /// What is done about half-moved slots.
 #[derive(Debug, Default)]
-pub struct Mending {
+struct Mending {
     /// What is left to be moved of them, key by key.
-    pub moves: Vec<Move>,
+    moves: Vec<Move>,
     /// Marks to be taken away, and slots to be owned.
-    pub(super) marks: Vec<Mend>,
+    marks: Vec<Mend>,
 }
 
 impl<'r> Run<'r> {
@@ -81,7 +84,7 @@ impl<'r> Run<'r> {
             refused: None,
             stale: BTreeMap::new(),
             told: BTreeSet::new(),
-            trouble: None,
+            stalled: None,
             resumed: 0,
             handed_over: Vec::new(),
         }
@@ -128,7 +131,7 @@ impl<'r> Run<'r> {
                     sleep(Self::WAIT).await;
                     continue;
                 }
-                Next::Move(moves) => self.carry(&ground, &moves, false).await,
+                Next::Move(moves) => carry(self.tools, &ground, &moves, false).await,
                 Next::Mend(mending) => self.mend(&ground, mending).await,
                 Next::HandOver(evacuation) => {
                     let trouble = handover::hand_over(self.tools, &ground, &evacuation, &mut self.handed_over).await;
@@ -176,7 +179,11 @@ impl<'r> Run<'r> {
         let mut moves = self.goal.moves(ground, membership)?;
         moves.retain(|one| self.is_ours(one.from));
         if !moves.is_empty() {
-            return Ok(Next::Move(moves));
+            let is_last = |one: &Move| ground.get(one.from).is_some_and(|from| from.slots.len() == one.slots.len());
+            return Ok(match ground.agreed || !moves.iter().any(is_last) {
+                true => Next::Move(moves),
+                false => Next::Wait(UNKNOWN.to_owned()),
+            });
         }
         if let Goal::Evacuate { pods, shards } = self.goal {
             let evacuation = Evacuation::of(ground, membership, pods, *shards)?;
@@ -186,7 +193,7 @@ impl<'r> Run<'r> {
         }
         match ground.agreed || self.only.is_some() {
             true => Ok(Next::Done),
-            false => Ok(Next::Wait("not every node knows yet who owns what".to_owned())),
+            false => Ok(Next::Wait(UNKNOWN.to_owned())),
         }
     }
 
@@ -258,40 +265,9 @@ impl<'r> Run<'r> {
         if slots > 0 {
             self.resumed += slots;
             self.tell(format!("finishing {slots} slots that were left half-way"));
-            self.carry(ground, &mending.moves, true).await?;
+            carry(self.tools, ground, &mending.moves, true).await?;
         }
         Ok(())
-    }
-
-    /// Moves slots, all sources at once; waits for all of them also where one fails.
-    async fn carry(&mut self, ground: &Ground, moves: &[Move], by_key: bool) -> Result<(), MoveError> {
-        let slots: usize = moves.iter().map(|one| one.slots.len()).sum();
-        let keys = moves.iter().filter_map(|one| {
-            let from = ground.get(one.from)?;
-            Some(from.keys * one.slots.len() as u64 / (from.slots.len() as u64).max(1))
-        });
-        self.tools.meter.expect(slots as u64, keys.sum());
-        if !by_key {
-            for one in moves {
-                let (from, to) = (ground.label(one.from), ground.label(one.to));
-                self.tools.meter.say(&format!("{} slots of {from} go to {to}", one.slots.len()));
-            }
-        }
-        let sources: BTreeSet<NodeId> = moves.iter().map(|one| one.from).collect();
-        let sources = sources.into_iter().filter_map(|source| {
-            let primary = ground.get(source)?;
-            let own = moves.iter().filter(|one| one.from == source);
-            let moves: Vec<(&Move, &Primary)> = own.filter_map(|one| Some((one, ground.get(one.to)?))).collect();
-            Some((primary, moves))
-        });
-        let tools = self.tools;
-        let carried = join_all(sources.map(|(primary, moves)| async move {
-            let (whole, single): (Vec<_>, Vec<_>) =
-                moves.into_iter().partition(|(_, to)| !by_key && primary.is_atomic() && to.is_atomic());
-            atomic::run(tools, primary, &whole).await?;
-            keywise::run(tools, primary, &single).await
-        }));
-        carried.await.into_iter().collect()
     }
 
     fn tell(&mut self, sentence: String) {
@@ -305,19 +281,26 @@ impl<'r> Run<'r> {
         let what = match error {
             MoveError::Overtaken(why) => {
                 tracing::debug!("looking again: {why}");
-                return Ok(());
+                why
+            }
+            MoveError::Passing(why) => {
+                if self.told.insert(why.clone()) {
+                    tracing::warn!("trying again: {why}");
+                }
+                why
             }
             MoveError::Forbidden(why) => {
                 let remedy = "give the user the commands cluster, migrate, restore, asking, memory and info";
                 return Err(Exit::Usage.saying(format!("not allowed: {why}; {remedy}")));
             }
-            MoveError::Passing(why) => why,
         };
-        if self.told.insert(what.clone()) {
-            tracing::warn!("trying again: {what}");
-        }
-        self.trouble = Some(what.clone());
-        match self.tools.meter.idle() > Self::STALL {
+        let moved = self.tools.meter.slots() + self.tools.meter.keys();
+        let since = match self.stalled {
+            Some((before, since)) if before == moved => since,
+            _ => Instant::now(),
+        };
+        self.stalled = Some((moved, since));
+        match since.elapsed() > Self::STALL {
             true => Err(Exit::Unfinished.saying(format!("nothing moves any more: {what}; run this again to go on"))),
             false => Ok(()),
         }

@@ -15,7 +15,7 @@ use crate::observer::Observer;
 use crate::topology::decision::{Action, Decision, Stage};
 use crate::topology::desired::{DesiredTopology, Policy};
 use crate::topology::membership::Membership;
-use crate::topology::node::NodeId;
+use crate::topology::node::{NodeEntry, NodeId};
 use crate::topology::observation::Observation;
 use crate::topology::probe::{Phase, Reconciliation};
 use crate::topology::server::{ClusterView, ServerReport};
@@ -64,7 +64,7 @@ impl<'p> Keeper<'p> {
         let tempo = Tempo {
             shortest: Duration::from_millis(200).saturating_mul(factor),
             longest: Duration::from_secs(5).saturating_mul(factor),
-            after_long_round: Duration::from_secs(1).saturating_mul(factor),
+            after_long_round: Duration::from_secs(1).saturating_mul(factor.saturating_mul(factor)),
         };
         // Not all in the same second.
         let apart = Duration::from_secs(2) * (ordinal.unwrap_or_default() % 8);
@@ -99,7 +99,8 @@ impl<'p> Keeper<'p> {
                 Some(stage) if stands => self.act(stage, seen.view.myself().id).await,
                 _ => false,
             };
-            self.pause(round, acted, &seen).await;
+            let is_forming = !stands || round.observation.reports().any(|(_, report)| report.is_lowered());
+            self.pause(round, acted, is_forming, &seen).await;
         }
     }
 
@@ -139,14 +140,17 @@ impl<'p> Keeper<'p> {
         true
     }
 
-    /// Waits until it is time to look again, or until our own server sees something else than before.
-    async fn pause(&mut self, round: Round, acted: bool, seen: &ClusterView) {
+    /// Waits until it is time to look again, or until our own server sees something else than before. While a bootstrap
+    /// is at work, or is still to come, everything changes all the time, and there is nothing to be quick for.
+    async fn pause(&mut self, round: Round, acted: bool, is_forming: bool, seen: &ClusterView) {
         let changed = self.woken || self.before.as_ref() != Some(&round.decision);
         let least = self.pace.least(round.took);
-        let mut most = self.pace.next(acted, changed, round.took);
-        if let Decision::Converged(_) = round.decision {
-            most = self.quiet;
-        }
+        let lively = self.pace.next(acted, changed, round.took);
+        let most = match round.decision {
+            _ if is_forming => self.pace.longest(),
+            Decision::Converged(_) => self.quiet,
+            _ => lively,
+        };
         // A server may close connections that are not used (`timeout`), and would then pass for silent.
         if most >= Duration::from_secs(1) {
             self.observer.hang_up();
@@ -154,19 +158,26 @@ impl<'p> Keeper<'p> {
         self.before = Some(round.decision);
         drop(round.observation);
         sleep(least).await;
-        let differs = async {
-            let other = |report: &Option<ServerReport>| {
-                report.as_ref().is_some_and(|report| report.cluster.as_ref().is_some_and(|view| view != seen))
+        let is_news = |view: &ClusterView| match is_forming {
+            true => has_slots(view) && !has_slots(seen),
+            false => view != seen,
+        };
+        let news = async {
+            let is_news = |report: &Option<ServerReport>| {
+                report.as_ref().is_some_and(|report| report.cluster.as_ref().is_some_and(is_news))
             };
-            if self.last.wait_for(other).await.is_err() {
+            if self.last.wait_for(is_news).await.is_err() {
                 pending::<()>().await;
             }
         };
-        self.woken = timeout(most.saturating_sub(least), differs).await.is_ok();
+        self.woken = timeout(most.saturating_sub(least), news).await.is_ok();
     }
 
     /// One line for what people should know of: not for every step of others, nor for what passes by itself.
     fn tell(&mut self, progress: &Reconciliation, stood: Duration) {
+        if progress.state == Phase::Converged {
+            self.rounds.forget_warnings();
+        }
         let is_worth_it = match progress.state {
             Phase::Acting | Phase::Paused => false,
             Phase::Waiting | Phase::Unformed => stood >= LONG,
@@ -183,9 +194,6 @@ impl<'p> Keeper<'p> {
             Phase::Refused => tracing::warn!("{}{remedy}", progress.reason),
             _ => tracing::info!("{}{remedy}", progress.reason),
         }
-        if progress.state == Phase::Converged {
-            self.rounds.forget_warnings();
-        }
         self.said = Some((progress.clone(), Instant::now()));
     }
 }
@@ -194,5 +202,10 @@ impl<'p> Keeper<'p> {
 fn stands(observation: &Observation, desired: &DesiredTopology) -> bool {
     let membership = Membership::of(observation, &desired.cluster);
     let mut known = membership.members.iter().flat_map(|member| member.report.view.entries());
-    known.any(|node| node.owns_slots())
+    known.any(NodeEntry::owns_slots)
+}
+
+/// Whether somebody has slots in a node's view.
+fn has_slots(view: &ClusterView) -> bool {
+    view.view.entries().iter().any(NodeEntry::owns_slots)
 }

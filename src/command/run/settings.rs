@@ -32,6 +32,8 @@ pub(super) struct Settings {
     /// What the pods are to be; none where there is no cluster, or none that could be found.
     pub(super) desired: Option<DesiredTopology>,
     pub(super) takes_over: bool,
+    /// Whether slots of this node are moved so that all primaries own as many.
+    pub(super) auto_rebalance: bool,
     pub(super) handover_timeout: Duration,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) port: u16,
@@ -74,6 +76,7 @@ impl Settings {
             reach,
             desired: desired.filter(|_| in_cluster),
             takes_over: in_cluster && args.on_primary_lost == OnPrimaryLost::Failover,
+            auto_rebalance: args.auto_rebalance,
             handover_timeout: args.handover_timeout,
             data_dir: args.data_dir.clone(),
             port,

@@ -52,7 +52,13 @@ impl Evacuation {
         let members = &membership.members;
         for name in pods {
             if !members.iter().any(|member| is_called(&member.label(), member.id(), name)) {
-                return Err(Refused::Unknown(name.clone()));
+                let named = |label: &Label| {
+                    label.pod.as_ref().is_some_and(|pod| pod.as_str() == name) || label.address.to_string() == *name
+                };
+                return Err(match membership.silent.iter().find(|(label, _)| named(label)) {
+                    Some((label, why)) => Refused::Silent(label.clone(), why.to_string()),
+                    None => Refused::Unknown(name.clone()),
+                });
             }
         }
         let leaves = |label: &Label, id| pods.iter().any(|name| is_called(label, id, name));

@@ -32,6 +32,8 @@ pub enum Refused {
     },
     /// There is no such member.
     Unknown(String),
+    /// A pod that is to be emptied does not answer.
+    Silent(Label, String),
     /// A weight for a node that is no primary.
     NotPrimary(String),
     /// Nobody is left to take the slots.
@@ -79,6 +81,8 @@ impl Refused {
                 Duration::from_secs(2)
             }
             Self::OlderTarget { .. } => Duration::ZERO,
+            // It may receive a whole copy, and load it.
+            Self::Silent(..) => Duration::from_secs(120),
             _ => Duration::from_secs(15),
         }
     }
@@ -98,6 +102,11 @@ impl Refused {
                 format!("look at the network between {node} and {by}: is the cluster bus port open?")
             }
             Self::Unknown(_) => "`valkeeper status` shows the members by their pods".to_owned(),
+            Self::Silent(node, _) => {
+                format!(
+                    "bring {node} back, or leave it out: what does not run owns nothing once it has been taken over"
+                )
+            }
             Self::NotPrimary(_) => {
                 "name a primary that every node knows: `valkeeper status` shows them, and `valkeeper bootstrap` \
                  introduces new pods"
@@ -135,6 +144,7 @@ impl fmt::Display for Refused {
             Self::NotOk(node) => write!(f, "{node} does not say that the cluster is ok"),
             Self::Suspected { node, by } => write!(f, "{node} cannot be reached by {by}"),
             Self::Unknown(name) => write!(f, "no member of the cluster is called {name}"),
+            Self::Silent(node, why) => write!(f, "{node} {why}"),
             Self::NotPrimary(name) => write!(f, "{name} is not a primary that every node knows"),
             Self::Everybody => f.write_str("nobody would be left to own slots"),
             Self::TooFewShards { asked, left } => {

@@ -6,19 +6,21 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::join3;
+use futures_util::future::{join3, join4};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::Pod;
 use crate::command::probe::{OwnHealth, Told};
+use crate::command::rebalance;
 use crate::command::run::keep::Keeper;
 use crate::command::run::watch::Watch;
 use crate::command::run::{aof, guard};
 use crate::exit;
 use crate::observer::Observer;
 use crate::topology::identity::PodName;
-use crate::topology::probe::{Life, Reconciliation};
+use crate::topology::probe::{Life, Phase, Reconciliation};
+use crate::topology::server::ServerReport;
 use crate::topology::supervise::State;
 use crate::valkey::Candidate;
 
@@ -31,10 +33,11 @@ impl Pod {
         let beside = async {
             // A supervisor that is gone needs no company.
             if state.clone().wait_for(|state| *state == State::Running).await.is_ok() {
-                join3(
+                join4(
                     again("watching the server", || self.watch()),
                     again("paying what the start left to do", || self.pay_debts()),
                     again("keeping the cluster in its shape", || self.keep(state.clone())),
+                    again("keeping slots even", || self.keep_even(state.clone())),
                 )
                 .await;
             }
@@ -95,6 +98,40 @@ impl Pod {
             _ = state.wait_for(|state| *state != State::Running) => {
                 self.progress.send_replace(Some(Reconciliation::paused("this node is leaving")));
             }
+        }
+    }
+
+    /// With `--auto-rebalance`: slots of this node go to who owns too few, whenever the cluster is as it is to be.
+    async fn keep_even(&self, state: watch::Receiver<State>) {
+        const EVERY: Duration = Duration::from_secs(30);
+        let Some(reach) = self.settings.reach.as_ref().filter(|_| self.settings.auto_rebalance) else {
+            return;
+        };
+        let mut told = String::new();
+        loop {
+            let stands = |progress: &Option<Reconciliation>| {
+                progress.as_ref().is_some_and(|progress| progress.state == Phase::Converged)
+            };
+            // Without a sender there is no pod.
+            let _ = self.progress.subscribe().wait_for(stands).await;
+            let owner = self.last.borrow().as_ref().filter(|report| report.owns_slots()).and_then(ServerReport::id);
+            if let Some(owner) = owner {
+                let mut running = state.clone();
+                let stop = async { drop(running.wait_for(|state| *state != State::Running).await) };
+                match rebalance::give_away(owner, reach, stop).await {
+                    Ok(0) => told.clear(),
+                    Ok(slots) => tracing::info!("{slots} slots of this node have gone to primaries that owned too few"),
+                    Err(failure) if failure.to_string() != told => {
+                        told = failure.to_string();
+                        tracing::warn!("slots are not even: {told}");
+                    }
+                    Err(_) => {}
+                }
+            }
+            if *state.borrow() != State::Running {
+                return;
+            }
+            sleep(EVERY).await;
         }
     }
 

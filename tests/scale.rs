@@ -1,0 +1,141 @@
+//! A cluster under `run` grows by two shards and shrinks back, as its StatefulSet would: pods are added, join by
+//! themselves and get slots; they are emptied, taken away, and forgotten.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use testbed::redis::cmd;
+use testbed::{Ended, Testbed, Valkey};
+use valkeeper::topology::{NodeId, Role, SLOT_COUNT, View, parse};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const KEYS: usize = 300;
+
+fn view(bed: &Testbed, pod: usize) -> Result<View> {
+    let view = View::new(parse::nodes(&bed.cluster_nodes(pod)?)?);
+    view.ok_or_else(|| anyhow::anyhow!("{} does not name itself", bed.pod(pod).name()))
+}
+
+/// In the eyes of each of these pods they are the whole cluster, ok, with so many primaries of one replica each.
+fn stands(bed: &Testbed, pods: std::ops::Range<usize>, shards: usize) -> Result<()> {
+    let views: Vec<View> = pods.clone().map(|pod| view(bed, pod)).collect::<Result<_>>()?;
+    let ids: BTreeSet<NodeId> = views.iter().map(|view| view.myself().id).collect();
+    for (pod, view) in pods.zip(&views) {
+        let name = bed.pod(pod).name();
+        let known: BTreeSet<NodeId> = view.entries().iter().map(|node| node.id).collect();
+        ensure!(known == ids, "{name} knows {known:?}, and there are {ids:?}");
+        ensure!(view.others().all(|node| !node.is_lost()), "{name} does not reach everybody");
+        ensure!(bed.cluster_info(pod)?["cluster_state"] == "ok", "{name} does not say ok");
+        let primaries: Vec<_> = view.entries().iter().filter(|node| node.role.is_primary()).collect();
+        ensure!(primaries.len() == shards, "{name} sees {} primaries", primaries.len());
+        for primary in primaries {
+            let role = Role::Replica(Some(primary.id));
+            let replicas = view.entries().iter().filter(|node| node.role == role).count();
+            ensure!(replicas == 1, "{name} sees {replicas} replicas of {:?}", primary.id);
+        }
+    }
+    Ok(())
+}
+
+#[track_caller]
+fn wait_stands(bed: &Testbed, pods: std::ops::Range<usize>, shards: usize) {
+    bed.wait_for("the cluster to be whole", LIMIT, || stands(bed, pods.clone(), shards).map(Some)).unwrap();
+}
+
+/// How many slots each primary owns.
+fn slots(bed: &Testbed) -> Vec<usize> {
+    let view = view(bed, 0).unwrap();
+    let primaries = view.entries().iter().filter(|node| node.role.is_primary());
+    primaries.map(|primary| primary.slot_set().len()).collect()
+}
+
+/// The keys of the primaries, all pods asked.
+fn keys(bed: &Testbed, pods: std::ops::Range<usize>) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    for pod in pods {
+        if view(bed, pod).unwrap().myself().role.is_primary() {
+            let names: Vec<String> = cmd("KEYS").arg("*").query(&mut bed.connection(pod).unwrap()).unwrap();
+            names.into_iter().for_each(|name| *found.entry(name).or_default() += 1);
+        }
+    }
+    found
+}
+
+#[test]
+fn with_auto_rebalance_a_new_shard_fills_by_itself() {
+    let bed = Testbed::builder(&Valkey::newest())
+        .pods(4)
+        .binary(env!("CARGO_BIN_EXE_valkeeper"))
+        .in_memory(true)
+        .supervised(true)
+        .run_args(&["--shards", "4", "--replicas", "0", "--auto-rebalance"])
+        .start_servers(false)
+        .build()
+        .unwrap();
+    (0..3).for_each(|pod| bed.pod(pod).start().unwrap());
+    let form = ["bootstrap", "--shards", "3", "--replicas", "0"];
+    Ended::of(&mut bed.valkeeper(&form), LIMIT).unwrap().expect(0, &[]);
+    (0..3).for_each(|pod| testbed::fill(&bed, pod, 100, 100).map(drop).unwrap());
+    let before = keys(&bed, 0..3);
+    bed.pod(3).start().unwrap();
+    bed.wait_for("slots to be even", LIMIT, || {
+        let slots = slots(&bed);
+        ensure!(slots == [usize::from(SLOT_COUNT) / 4; 4], "{slots:?}");
+        Ok(Some(()))
+    })
+    .unwrap();
+    assert_eq!(keys(&bed, 0..4), before, "each key once");
+}
+
+#[test]
+fn pods_that_are_added_join_and_get_slots_and_those_that_are_emptied_can_go() {
+    for valkey in Valkey::all().into_iter().filter(|valkey| !valkey.version.starts_with("8.0")) {
+        let bed = Testbed::builder(&valkey)
+            .pods(10)
+            .binary(env!("CARGO_BIN_EXE_valkeeper"))
+            .in_memory(true)
+            .config("repl-diskless-sync-delay", "0")
+            .supervised(true)
+            .run_args(&["--shards", "3", "--replicas", "1"])
+            .start_servers(false)
+            .build()
+            .unwrap();
+        let valkeeper = |args: &[&str]| Ended::of(&mut bed.valkeeper(args), LIMIT).unwrap();
+        (0..6).for_each(|pod| bed.pod(pod).start().unwrap());
+        valkeeper(&["bootstrap", "--shards", "3", "--replicas", "1"]).expect(0, &[]);
+        wait_stands(&bed, 0..6, 3);
+        for pod in 0..3 {
+            testbed::fill(&bed, pod, u64::try_from(KEYS / 3).unwrap(), 100).unwrap();
+        }
+        let before = keys(&bed, 0..6);
+        assert_eq!(before.len(), KEYS);
+
+        // The new pods have the new shape, the old ones still the one of before.
+        (6..10).for_each(|pod| bed.pod(pod).set_run_args(&["--shards", "5", "--replicas", "1"]));
+        (6..10).for_each(|pod| bed.pod(pod).start().unwrap());
+        wait_stands(&bed, 0..10, 5);
+        assert_eq!(slots(&bed).into_iter().filter(|slots| *slots == 0).count(), 2, "{}", valkey.version);
+        valkeeper(&["rebalance"]).expect(0, &[]);
+        let even = usize::from(SLOT_COUNT) / 5;
+        assert!(slots(&bed).iter().all(|slots| slots.abs_diff(even) <= 1), "{:?}", slots(&bed));
+        wait_stands(&bed, 0..10, 5);
+        assert_eq!(keys(&bed, 0..10), before, "{}: each key once", valkey.version);
+
+        let leaving = ["valkey-6", "valkey-7", "valkey-8", "valkey-9"];
+        let evacuate = [&["evacuate", "--shards", "3"], &leaving[..]].concat();
+        valkeeper(&evacuate).expect(0, &[]);
+        valkeeper(&evacuate).expect(0, &[]);
+        for pod in 6..10 {
+            assert!(view(&bed, pod).unwrap().myself().slots.is_empty(), "{}: {pod}", valkey.version);
+        }
+        for pod in (6..10).rev() {
+            bed.pod(pod).terminate().unwrap();
+            assert!(bed.pod(pod).wait_end(LIMIT).unwrap().success());
+            bed.dns().pod_gone(bed.pod(pod).name());
+        }
+        wait_stands(&bed, 0..6, 3);
+        assert_eq!(keys(&bed, 0..6), before, "{}: each key once", valkey.version);
+        valkeeper(&["bootstrap", "--shards", "3", "--replicas", "1"]).expect(0, &["nothing was changed"]);
+    }
+}
