@@ -8,15 +8,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use testbed::sim::bootstrap::PlanFn;
+use testbed::sim::history::Rule;
 use testbed::sim::keeping::{self, Failure, Kind, Summary};
 use valkeeper::topology::plan;
 
-use super::number;
+use super::{number, sabotage};
 
 /// As many as half a minute is enough for in a build without optimisation.
 const HISTORIES: u64 = 60;
 const NODES: u64 = 100;
+/// How many histories of how many nodes keepers with a bug may survive.
+const UNNOTICED: u64 = 300;
+const FEW: usize = 9;
 /// How many failures are told of.
 const TOLD: usize = 40;
 
@@ -49,6 +54,29 @@ fn keeping_goes_the_same_way_every_time() {
     for seed in 0..4 {
         assert_eq!(keeping::tell(seed, 20, plan).1, keeping::tell(seed, 20, plan).1, "seed {seed}");
     }
+}
+
+#[test]
+fn keepers_that_forget_too_early_are_found_out() -> Result<()> {
+    found_out(sabotage::forget_too_early, Rule::ForgotAlive)
+}
+
+#[test]
+fn keepers_that_greet_strangers_are_found_out() -> Result<()> {
+    found_out(sabotage::meet_strangers, Rule::ForeignTouched)
+}
+
+#[test]
+fn keepers_that_fill_gaps_on_the_minoritys_side_are_found_out() -> Result<()> {
+    found_out(sabotage::fill_gaps_anywhere, Rule::MinorityActed)
+}
+
+/// Keepers with a bug break that promise in a history that the right ones survive.
+fn found_out(planner: PlanFn, rule: Rule) -> Result<()> {
+    let mut failures = (0..UNNOTICED).filter_map(|seed| keeping::run(seed, FEW, planner).err());
+    let is_it = |failure: &Failure| failure.violation.rule == rule && keeping::run(failure.seed, FEW, plan).is_ok();
+    let found = failures.find(|failure| is_it(failure));
+    found.map(drop).with_context(|| format!("{UNNOTICED} histories and no {rule:?}"))
 }
 
 /// Runs the histories of so many seeds on all cores; their outcomes by seed.

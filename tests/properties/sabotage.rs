@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use valkeeper::topology::{
-    Action, Decision, Deed, DesiredTopology, Endpoint, Label, NodeReport, Observation, Peer, Policy, Refusal,
-    SlotRange, Stage, StageKind, View, plan,
+    Action, Decision, Deed, DesiredTopology, Endpoint, Label, NodeId, NodeReport, Observation, Peer, Policy, Refusal,
+    Role, SlotRange, Stage, StageKind, View, plan,
 };
 
 /// Gives slots to nodes that do not know each other yet, as `valkey-cli --cluster create` does.
@@ -94,6 +94,35 @@ pub(crate) fn merge_islands(observation: &Observation, desired: &DesiredTopology
             Decision::Act(Stage { kind: StageKind::Meet, actions: actions.into_iter().collect() })
         }
         decision => decision,
+    }
+}
+
+/// Forgets whoever does not answer at the moment.
+pub(crate) fn forget_too_early(observation: &Observation, desired: &DesiredTopology, policy: &Policy) -> Decision {
+    let here: BTreeSet<NodeId> = seen(observation).map(|(_, report)| report.id()).collect();
+    let name = format!("{}/", desired.cluster);
+    let ours = seen(observation).filter(|(_, report)| report.name.starts_with(&name));
+    let actions = ours.flat_map(|(peer, report)| {
+        let gone = report.view.others().filter(|other| !here.contains(&other.id) && other.slots.is_empty());
+        gone.map(move |other| act(peer, report, Deed::Forget(other.id)))
+    });
+    match actions.collect::<Vec<_>>() {
+        actions if actions.is_empty() => plan(observation, desired, policy),
+        actions => Decision::Act(Stage { kind: StageKind::Forget, actions }),
+    }
+}
+
+/// Gives replicas of primaries that do not answer to one that does.
+pub(crate) fn fill_gaps_anywhere(observation: &Observation, desired: &DesiredTopology, policy: &Policy) -> Decision {
+    let here: BTreeSet<NodeId> = seen(observation).map(|(_, report)| report.id()).collect();
+    let primary = seen(observation).map(|(_, report)| report).find(|report| report.myself().owns_slots());
+    let orphans = seen(observation)
+        .filter(|(_, report)| matches!(report.myself().role, Role::Replica(Some(primary)) if !here.contains(&primary)));
+    let actions = orphans.zip(primary.into_iter().cycle());
+    let actions = actions.map(|((peer, report), primary)| act(peer, report, Deed::Replicate(primary.id())));
+    match actions.collect::<Vec<_>>() {
+        actions if actions.is_empty() => plan(observation, desired, policy),
+        actions => Decision::Act(Stage { kind: StageKind::Replicate, actions }),
     }
 }
 

@@ -4,8 +4,8 @@
 //! somebody else's pods, while DNS is behind; a minority is cut off; shards come and go while pods disagree on the shape.
 //! Then faults stop, and every keeper has to say that the cluster stands, or rightly refuse.
 //!
-//! A keeper sees whom DNS names at the moment. That a real one also remembers addresses is left out, and so are what `run`
-//! does for a server before its start and after its death: elections are the server's own.
+//! A keeper sees whom DNS names at the moment; that a real one also remembers addresses is left out. Of what `run` does
+//! beside it, a pod that has lost its disk waits for its heir before it starts; all elections are the server's own.
 
 mod faults;
 mod judge;
@@ -37,6 +37,8 @@ const BOUND: Duration = Duration::from_secs(150);
 const TIMEOUTS: u32 = 12;
 /// How long keepers may hope for data that is lost.
 const HOPE: Duration = Duration::from_secs(60);
+/// When faults stop at the latest.
+const LONGEST: Duration = Duration::from_secs(120);
 /// How long a piece takes to move.
 const MOVING: Duration = Duration::from_millis(400);
 /// How often everything is looked at, whatever happens.
@@ -99,7 +101,11 @@ pub fn run(seed: u64, most: usize, plan: PlanFn) -> Result<Summary, Box<Failure>
 /// Runs the history of a seed and tells it, a line for each thing that happened.
 pub fn tell(seed: u64, most: usize, plan: PlanFn) -> (Result<Summary, Violation>, Vec<String>) {
     let mut history = Keeping::new(seed, most, plan, Some(Vec::new()));
-    (history.run(), history.trace.unwrap_or_default())
+    let outcome = history.run();
+    if outcome.is_err() {
+        (0..history.sim.hosts.len()).for_each(|at| history.tell(|history| history.portrait(at)));
+    }
+    (outcome, history.trace.unwrap_or_default())
 }
 
 impl Keeping {
@@ -134,10 +140,11 @@ impl Keeping {
     }
 
     fn run(&mut self) -> Result<Summary, Violation> {
-        while let Some(due) = self.faults.next() {
+        while let Some(due) = self.faults.next().filter(|due| *due < LONGEST) {
             self.advance(due)?;
             self.do_fault();
         }
+        self.let_elect()?;
         self.stop_faults();
         self.let_leave()?;
         let stopped = self.sim.now;
@@ -156,6 +163,18 @@ impl Keeping {
         let nodes = self.setting.wanted().len();
         let (kind, thoughts, actions) = (self.setting.kind, self.lookout.thoughts, self.actions);
         Ok(Summary { kind, nodes, stands, settled, thoughts, actions })
+    }
+
+    /// Primaries that have lost their disks get their heirs.
+    fn let_elect(&mut self) -> Result<(), Violation> {
+        self.heal();
+        let timeout = self.sim.hosts[0].file.node_timeout;
+        let bound = self.sim.now + BOUND + timeout * TIMEOUTS;
+        while self.has_orphans() && self.sim.now < bound {
+            self.setting.pods.clone().into_iter().for_each(|pod| self.up(pod));
+            self.advance(self.sim.now + MOVING)?;
+        }
+        Ok(())
     }
 
     /// What is to shrink and has not yet does so now.
@@ -264,10 +283,7 @@ impl Keeping {
     }
 
     /// What the world looks like to somebody who waits in vain.
-    fn stuck(&mut self) -> String {
-        for at in 0..self.sim.hosts.len() {
-            self.tell(|history| history.portrait(at));
-        }
+    fn stuck(&self) -> String {
         let decisions = self.keepers.iter().filter_map(|keeper| {
             let sight = keeper.last.as_ref()?;
             let (name, shape) = (name(&self.sim, keeper.host), keeper.desired.shape);
@@ -293,12 +309,10 @@ impl Keeping {
         let known: Vec<String> = known.collect();
         let (up, ok) = (if host.is_up { "up" } else { "down" }, if server.is_ok { "ok" } else { "not ok" });
         let (name, epoch) = (name(&self.sim, at), server.config_epoch);
-        format!(
-            "{name} is {} at {}, {up}, {ok}, {role}, epoch {epoch}; knows {}",
-            id.short(),
-            host.address,
-            known.join(" ")
-        )
+        let held = (0..server.keys.len()).filter(|piece| server.keys[*piece] > 0);
+        let held = held.fold(0u128, |set, piece| set | 1 << piece);
+        let (id, address, known) = (id.short(), host.address, known.join(" "));
+        format!("{name} is {id} at {address}, {up}, {ok}, {role}, holds {held:x}, epoch {epoch}; knows {known}")
     }
 
     /// Tells a decision unless it is what was told last.

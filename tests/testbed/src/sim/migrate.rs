@@ -1,6 +1,7 @@
 //! What people and other tools do to a cluster that stands: slots that move, primaries that hand over.
 
 use super::Sim;
+use super::message::Content;
 
 impl Sim {
     /// Whether somebody thinks that a node which is up has failed: an election may be under way, or come.
@@ -10,7 +11,8 @@ impl Sim {
     }
 
     /// A piece moves with its keys from its owner to another primary, both of which are here and of one mind: CLUSTER
-    /// SETSLOT NODE, first at the new owner, who takes an epoch of its own for it, then at the old one. A shard that has
+    /// SETSLOT NODE, first at the new owner, who takes an epoch of its own for it and tells
+    /// everybody, then at the old one. A shard that has
     /// given its last slot away follows the new owner. False where that cannot be.
     pub fn move_piece(&mut self, piece: usize, from: usize, to: usize) -> bool {
         let (source, target) = (&self.hosts[from], &self.hosts[to]);
@@ -46,10 +48,11 @@ impl Sim {
         }
         self.update_state(from);
         self.update_state(to);
+        self.broadcast(to, Content::News);
         true
     }
 
-    /// CLUSTER FAILOVER of a whole copy, to its end: the replica takes over under an epoch above all others. False where it
+    /// CLUSTER FAILOVER of a whole copy, to its end: the replica has everything, and takes over under an epoch above all others. False where it
     /// cannot be elected.
     pub fn take_over(&mut self, at: usize) -> bool {
         let server = &self.hosts[at].server;
@@ -59,8 +62,17 @@ impl Sim {
         let voters: Vec<usize> =
             (0..self.hosts.len()).filter(|voter| server.slots_of(self.hosts[*voter].server.id) != 0).collect();
         let present = voters.iter().filter(|voter| self.hosts[**voter].is_up && self.can_talk(at, **voter)).count();
-        if server.slots_of(primary) == 0 || present <= voters.len() / 2 {
+        let is_outdated = self
+            .hosts
+            .iter()
+            .any(|host| host.server.id == primary && host.is_up && host.server.own_slots() != server.slots_of(primary));
+        if server.slots_of(primary) == 0 || is_outdated || present <= voters.len() / 2 {
             return false;
+        }
+        let source = (0..self.hosts.len()).find(|source| self.hosts[*source].server.id == primary);
+        if let Some(source) = source.filter(|source| self.hosts[*source].is_up) {
+            let keys = self.hosts[source].server.keys.clone();
+            self.hosts[at].server.keys = keys;
         }
         let cluster = voters.iter().chain([&at]).map(|host| self.hosts[*host].server.current_epoch).max();
         let server = &mut self.hosts[at].server;

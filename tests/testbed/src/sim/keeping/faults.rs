@@ -301,7 +301,7 @@ impl Keeping {
         self.faults.later(healed, Fault::Heal);
     }
 
-    fn heal(&mut self) {
+    pub(super) fn heal(&mut self) {
         if self.judge.parted.take().is_some() {
             self.tell(|_| "nobody is cut off".to_owned());
             (0..self.sim.hosts.len()).for_each(|host| self.sim.part(host, 0));
@@ -311,7 +311,7 @@ impl Keeping {
     /// Whoever has the data of one shard loses his disk.
     fn bereave(&mut self) {
         let owners: Vec<usize> = ours(&self.sim).filter(|at| self.sim.hosts[*at].server.own_slots() != 0).collect();
-        let Some(primary) = self.random.choice(&owners).copied() else { return };
+        let Some(primary) = self.random.choice(&owners).copied().filter(|_| !self.has_orphans()) else { return };
         let set: PieceSet = self.sim.hosts[primary].server.own_slots();
         let pieces: Vec<usize> = (0..self.sim.pieces.count()).filter(|piece| set & 1 << piece != 0).collect();
         self.judge.bereft |= set;
@@ -365,9 +365,14 @@ impl Keeping {
         }
     }
 
-    fn up(&mut self, pod: usize) {
+    pub(super) fn up(&mut self, pod: usize) {
         let is_shown = self.sim.zone.iter().any(|(host, _)| *host == pod);
         if self.sim.hosts[pod].is_up || !is_shown {
+            return;
+        }
+        // The guard of `run`: 8.x elects nobody for a primary behind whose address another answers.
+        if self.sim.hosts[pod].server.known.is_empty() && self.has_orphans() {
+            self.faults.later(self.sim.now + Duration::from_millis(500), Fault::Up(pod));
             return;
         }
         self.sim.start(pod);
@@ -407,7 +412,7 @@ impl Keeping {
 
     /// Whether a replica is the only one left of a shard whose primary lost its disk: until it is elected, nothing more
     /// happens, or data would be out of reach by Valkey's own rules.
-    fn has_orphans(&self) -> bool {
+    pub(super) fn has_orphans(&self) -> bool {
         let hosts = &self.sim.hosts;
         ours(&self.sim).any(|at| {
             let server = &hosts[at].server;
@@ -435,7 +440,9 @@ impl Keeping {
                 let has_copy = ours(&self.sim).any(|at| follows(at) && hosts[at].server.synced.is_some());
                 let voters: Vec<usize> = ours(&self.sim).filter(|at| hosts[*at].server.own_slots() != 0).collect();
                 let all_vote = voters.iter().all(|at| hosts[*at].is_up && hosts[*at].server.is_ok);
-                has_copy && all_vote && voters.len() > 2 && !is_parted
+                let claimed = voters.iter().fold(0, |set, at| set | hosts[*at].server.own_slots());
+                let is_whole = claimed == self.sim.pieces.all();
+                has_copy && all_vote && is_whole && voters.len() > 2 && !is_parted
             }
         }
     }
