@@ -13,7 +13,8 @@ impl Sim {
     /// A piece moves with its keys from its owner to another primary, both of which are here and of one mind: CLUSTER
     /// SETSLOT NODE, first at the new owner, who takes an epoch of its own for it and tells
     /// everybody, then at the old one. A shard that has
-    /// given its last slot away follows the new owner. False where that cannot be.
+    /// given its last slot away follows the new owner. False where that cannot be,
+    /// or where the new owner has not heard of the old one's epoch: its own would not stand above that.
     pub fn move_piece(&mut self, piece: usize, from: usize, to: usize) -> bool {
         let (source, target) = (&self.hosts[from], &self.hosts[to]);
         let (giver, taker) = (source.server.id, target.server.id);
@@ -25,7 +26,8 @@ impl Sim {
             && target.server.follows.is_none()
             && source.server.owner(piece) == Some(giver)
             && target.server.owner(piece) == Some(giver)
-            && source.server.get(taker).is_some();
+            && source.server.get(taker).is_some()
+            && target.server.epoch_of(giver) == source.server.config_epoch;
         if !is_possible {
             return false;
         }

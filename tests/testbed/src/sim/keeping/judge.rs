@@ -56,6 +56,8 @@ impl Judge {
                 let taken = taken.fold(0, |set, other| set | sim.hosts[other].server.own_slots());
                 broken(set & taken != 0, Rule::SlotForTwo, detail)
             }
+            // A primary that is not empty refuses by itself.
+            Deed::Replicate(_) if server.follows.is_none() => Ok(()),
             Deed::Replicate(_) => {
                 let held = (0..server.keys.len()).filter(|piece| server.keys[*piece] > 0);
                 let others = || ours(sim).filter(|other| *other != at);
