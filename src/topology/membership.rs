@@ -116,10 +116,11 @@ impl<'a> Membership<'a> {
                 _ if marked(&mark) => None,
                 Some(mark) => Some(StrangerKind::Marked(mark.cluster.clone())),
                 None if !report.name.is_empty() => Some(StrangerKind::Named(report.name.clone())),
+                None if roots_of_ours.contains(&ties.root(report.id())) => None,
                 None if is_lone(report) && serves && observation.newcomers.contains(&report.id()) => {
                     Some(StrangerKind::Newcomer)
                 }
-                None if is_lone(report) || roots_of_ours.contains(&ties.root(report.id())) || adoptable() => None,
+                None if is_lone(report) || adoptable() => None,
                 None => Some(StrangerKind::Unmarked),
             };
             match stranger {

@@ -121,6 +121,9 @@ fn where_slots_stand_a_server_without_a_mark_joins_only_when_dns_cannot_be_wrong
     observation.newcomers.insert(newcomer);
     assert!(adopts(&observation).to_string().contains("has just appeared"), "{}", adopts(&observation));
     assert!(matches!(adopts(&observation), Decision::Wait(_)), "{}", adopts(&observation));
+    let mut known = observation.clone();
+    known.peers[0] = member(0, 10, &and(&STANDS[..3], (6, "primary", "", "")));
+    assert!(!matches!(adopts(&known), Decision::Wait(_)), "one of ours knows it: {}", adopts(&known));
     for node in 0..3 {
         report(&mut observation, node).cluster.slots_assigned = 0;
     }
