@@ -43,6 +43,10 @@ impl Sim {
             let shard = server.follows.unwrap_or(server.id);
             if is_up && (shard == giver || shard == taker) {
                 server.give(piece, Some(taker));
+                // As with writes, what a disk takes before it is copied is not ours to judge.
+                if shard == taker && server.synced.is_some() {
+                    server.keys[piece] = keys;
+                }
                 if shard == giver && server.slots_of(giver) == 0 {
                     server.turn_to(taker);
                 }
