@@ -174,8 +174,13 @@ impl<'a> Membership<'a> {
 
     /// The member of this id.
     pub fn get(&self, id: NodeId) -> Option<&Member<'a>> {
+        self.members.get(self.place_of(id)?)
+    }
+
+    /// The place of the member of this id.
+    pub fn place_of(&self, id: NodeId) -> Option<usize> {
         let found = self.by_id.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-        self.members.get(self.by_id.get(found)?.1)
+        self.by_id.get(found).map(|(_, place)| *place)
     }
 
     /// Each line of a member's view, beside the place among the members of whom it is about.

@@ -63,6 +63,8 @@ pub struct View {
     entries: Vec<NodeEntry>,
     /// Their ids: a thousand nodes have a million lines between them, and most questions are whose they are.
     ids: Vec<NodeId>,
+    /// The places of those that the observer cannot talk to.
+    lost: Vec<usize>,
 }
 
 /// Why an address gave no report.
@@ -110,7 +112,9 @@ impl View {
         entries.sort_by_key(|entry| entry.id);
         let myself = entries.iter().find(|entry| entry.flags.myself)?.clone();
         let ids = entries.iter().map(|entry| entry.id).collect();
-        Some(Self { myself, entries, ids })
+        let lost = entries.iter().enumerate().filter(|(_, entry)| entry.is_known() && entry.is_lost());
+        let lost = lost.map(|(place, _)| place).collect();
+        Some(Self { myself, entries, ids, lost })
     }
 
     /// The observer's own line.
@@ -146,6 +150,11 @@ impl View {
             }
             (entry, None)
         })
+    }
+
+    /// Everybody whose id is proven and whom the observer cannot talk to, ascending by id.
+    pub fn lost(&self) -> impl Iterator<Item = &NodeEntry> {
+        self.lost.iter().filter_map(|place| self.entries.get(*place))
     }
 
     /// Everybody but the observer whose id is proven.

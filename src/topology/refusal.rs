@@ -153,7 +153,9 @@ impl Refusal {
                 "say `--shards {primaries}`; to have fewer shards, empty the pods that are to go with `valkeeper evacuate`"
             ),
             Self::OtherShards { primaries, .. } => format!(
-                "say `--shards {primaries}`; to have more shards, add pods, let them join, and then `valkeeper rebalance`"
+                "say `--shards {primaries}`; to have more shards, add pods, let them join, and then `valkeeper rebalance`; if \
+                 there are pods enough and too many are replicas, CLUSTER RESET SOFT on one that its shard can spare makes \
+                 an empty primary of it"
             ),
             Self::LostSlots { owner, copy: Some(copy), .. } => format!(
                 "{copy} holds a copy: bring the node {} back with its directory, or wait until {copy} has taken over; only \

@@ -11,11 +11,11 @@ use super::refuse::holds_copy;
 use super::{Deed, Step};
 use crate::topology::absent::Absent;
 use crate::topology::desired::{DesiredTopology, Policy};
-use crate::topology::membership::Membership;
+use crate::topology::membership::{Member, Membership};
 use crate::topology::node::{NodeId, Role};
 
-pub(super) fn plan(membership: &Membership<'_>, _: &DesiredTopology, policy: &Policy) -> Step {
-    if !every_pod_answers(membership) {
+pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, policy: &Policy) -> Step {
+    if !every_pod_answers(membership, desired) {
         return Step::Done;
     }
     let gone = membership.absent.iter().filter(|(id, absent)| is_gone(membership, **id, absent, policy));
@@ -26,12 +26,16 @@ pub(super) fn plan(membership: &Membership<'_>, _: &DesiredTopology, policy: &Po
     Step::act(actions.collect())
 }
 
-/// Whether the members are as many pods: an old process of a pod that runs twice must not be taken for another.
-fn every_pod_answers(membership: &Membership<'_>) -> bool {
+/// Whether the members are the pods that there are to be. An old process of a pod that runs twice must not be taken for
+/// another pod; nor must one that has just been added, or is about to be taken away, for one that is missing.
+fn every_pod_answers(membership: &Membership<'_>, desired: &DesiredTopology) -> bool {
+    let wanted = desired.shape.members();
+    let ordinals = membership.members.iter().filter_map(Member::ordinal);
+    let is_expected = |ordinal| usize::try_from(ordinal).is_ok_and(|ordinal| ordinal < wanted);
     let names: BTreeSet<_> = membership.members.iter().map(|member| member.pod.as_ref()).collect();
     let is_nameless = names.iter().all(Option::is_none);
     let is_distinct = names.len() == membership.members.len() && !names.contains(&None);
-    membership.silent.is_empty() && (is_nameless || is_distinct)
+    membership.silent.is_empty() && ordinals.into_iter().all(is_expected) && (is_nameless || is_distinct)
 }
 
 fn is_gone(membership: &Membership<'_>, id: NodeId, absent: &Absent, policy: &Policy) -> bool {

@@ -47,9 +47,28 @@ pub(super) fn plan(membership: &Membership<'_>, _: &DesiredTopology, _: &Policy)
 }
 
 /// The meetings of nodes that know each other already and have lost each other's address: what heals a cluster while
-/// some of its members are still missing.
+/// some of its members are still missing. All that have lost each other meet, as gossip does not heal two that have both
+/// struck out the other's address; those on the ring first, and not too many at once.
 pub(super) fn rejoin(membership: &Membership<'_>) -> Vec<Action> {
-    meetings(membership, |acquaintance| matches!(acquaintance, Acquaintance::Moved))
+    const AT_ONCE: usize = 16;
+    let members = &membership.members;
+    let mut actions = Vec::new();
+    for (place, from) in members.iter().enumerate() {
+        let mut moved: Vec<(usize, &Member<'_>)> = from
+            .report
+            .view
+            .lost()
+            .filter_map(|entry| membership.place_of(entry.id))
+            .filter_map(|other| Some((other, members.get(other)?)))
+            .filter(|(_, to)| matches!(acquaintance(from, to), Acquaintance::Moved))
+            .collect();
+        moved.sort_by_key(|(other, _)| {
+            (!is_paired(place, *other, members.len()), distance(place, *other, members.len()))
+        });
+        let most = if members.len() <= FULL_MESH { FULL_MESH } else { AT_ONCE };
+        actions.extend(moved.into_iter().take(most).map(|(_, to)| meeting(from, to)));
+    }
+    actions
 }
 
 fn meetings(membership: &Membership<'_>, is_wanted: impl Fn(&Acquaintance) -> bool) -> Vec<Action> {
@@ -57,21 +76,26 @@ fn meetings(membership: &Membership<'_>, is_wanted: impl Fn(&Acquaintance) -> bo
     let mut actions = Vec::new();
     for (place, from) in members.iter().enumerate() {
         for (other, to) in members.iter().enumerate() {
-            if place == other || !is_paired(place, other, members.len()) || !is_wanted(&acquaintance(from, to)) {
-                continue;
+            if place != other && is_paired(place, other, members.len()) && is_wanted(&acquaintance(from, to)) {
+                actions.push(meeting(from, to));
             }
-            actions.push(from.act(Deed::Meet(
-                to.id(),
-                Endpoint { ip: to.address.ip(), port: to.address.port(), bus_port: to.report.myself().bus_port },
-            )));
         }
     }
     actions
 }
 
+fn meeting(from: &Member<'_>, to: &Member<'_>) -> Action {
+    let (ip, port, bus_port) = (to.address.ip(), to.address.port(), to.report.myself().bus_port);
+    from.act(Deed::Meet(to.id(), Endpoint { ip, port, bus_port }))
+}
+
+/// How many places further round the ring.
+fn distance(from: usize, to: usize, count: usize) -> usize {
+    (to + count - from) % count
+}
+
 fn is_paired(from: usize, to: usize, count: usize) -> bool {
-    let distance = (to + count - from) % count;
-    count <= FULL_MESH || distance.is_power_of_two()
+    count <= FULL_MESH || distance(from, to, count).is_power_of_two()
 }
 
 fn acquaintance(from: &Member<'_>, to: &Member<'_>) -> Acquaintance {

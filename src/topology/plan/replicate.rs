@@ -44,8 +44,12 @@ pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, _: &P
         }
     }
     let wanted = usize::from(desired.shape.replicas);
-    if is_complete {
-        unplaced.extend(surplus(&mut shards, wanted, membership));
+    let owners = shards.iter().filter(|shard| owns_slots(shard.primary)).count();
+    match is_complete {
+        true => unplaced.extend(surplus(&mut shards, wanted, membership)),
+        // New shards may need each of them as a primary, and others may see another part of the cluster.
+        false if owners < usize::from(desired.shape.shards.get()) => unplaced.retain(|member| !is_free(member)),
+        false => {}
     }
 
     let (mut actions, mut blockers) = (Vec::new(), Vec::new());
