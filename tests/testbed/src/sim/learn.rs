@@ -109,9 +109,11 @@ impl Sim {
         let server = &mut self.hosts[at].server;
         let mine = server.follows.unwrap_or(server.id);
         let (mut lost, mut changed) = (Vec::new(), false);
+        server.hear_claim(of, slots);
         for piece in (0..server.keys.len()).filter(|piece| slots & 1 << piece != 0) {
             let owner = server.owner(piece);
-            if owner == Some(of) || owner.is_some_and(|owner| server.epoch_of(owner) >= epoch) {
+            let is_below = |owner| !server.is_unclaimed(piece) && server.epoch_of(owner) >= epoch;
+            if owner == Some(of) || owner.is_some_and(is_below) {
                 continue;
             }
             if owner == Some(mine) {

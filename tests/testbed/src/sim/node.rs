@@ -57,6 +57,8 @@ pub struct Server {
     owners: Vec<Option<Id>>,
     /// The same by owner.
     holdings: Vec<PieceSet>,
+    /// What its owner has said not to own any more, before anybody else was heard to (`owner_not_claiming_slot`).
+    disclaimed: PieceSet,
     /// Its own epoch.
     pub config_epoch: u64,
     /// The highest epoch it has seen.
@@ -146,6 +148,7 @@ impl Server {
             known: Roll::default(),
             owners: vec![None; pieces],
             holdings: Vec::new(),
+            disclaimed: 0,
             config_epoch: 0,
             current_epoch: 0,
             voted: 0,
@@ -175,6 +178,7 @@ impl Server {
         (self.synced, self.sync_began, self.first_look, self.among_minority) = (None, None, None, None);
         (self.linked, self.campaign) = (None, None);
         self.banned.clear();
+        self.disclaimed = 0;
         self.touch();
     }
 
@@ -191,6 +195,7 @@ impl Server {
     /// Says who owns a piece.
     pub(super) fn give(&mut self, piece: usize, to: Option<Id>) {
         let bit: PieceSet = 1 << piece;
+        self.disclaimed &= !bit;
         if let Some(before) = std::mem::replace(&mut self.owners[piece], to) {
             self.holdings[before] &= !bit;
         }
@@ -201,6 +206,17 @@ impl Server {
             self.holdings[id] |= bit;
         }
         self.touch();
+    }
+
+    /// Its owner claims these pieces, and none of the others that it owned.
+    pub(super) fn hear_claim(&mut self, of: Id, claimed: PieceSet) {
+        let held = self.slots_of(of);
+        self.disclaimed = (self.disclaimed | held) & !(held & claimed);
+    }
+
+    /// Whether anybody may have a piece who claims it, whatever the epoch.
+    pub(super) fn is_unclaimed(&self, piece: usize) -> bool {
+        self.disclaimed & (1 << piece) != 0
     }
 
     /// Nobody owns what this node owned.
