@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Blocker, Deed, Step};
 use crate::topology::desired::{DesiredTopology, Policy};
 use crate::topology::membership::{Member, Membership};
-use crate::topology::node::{NodeId, Role};
 use crate::topology::slot::{SlotRange, SlotSet};
 
 pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, _: &Policy) -> Step {
@@ -83,17 +82,12 @@ pub(super) fn contested(membership: &Membership<'_>) -> Option<Vec<Blocker>> {
 }
 
 /// The primary of each shard, in the order of the shards: owners keep the share they hold most of; empty primaries fill
-/// the gaps, those that have replicas first, then the node whose ordinal is the shard's own. None where nobody is left.
+/// the gaps, the node whose ordinal is the shard's own first. None where nobody is left.
+///
+/// Who follows whom already does not count: pods that saw different moments would choose differently, and two that are
+/// both empty could make each other replicas.
 pub(super) fn primaries<'m, 'a>(membership: &'m Membership<'a>, shards: u16) -> Vec<Option<&'m Member<'a>>> {
     let owners = owners_by_share(membership, shards);
-    let followed: BTreeSet<NodeId> = membership
-        .members
-        .iter()
-        .filter_map(|member| match member.report.myself().role {
-            Role::Replica(primary) => primary,
-            Role::Primary => None,
-        })
-        .collect();
     let mut free: Vec<&Member<'_>> = membership.members.iter().filter(|member| is_free(member)).collect();
     (0..shards)
         .map(|shard| {
@@ -102,11 +96,7 @@ pub(super) fn primaries<'m, 'a>(membership: &'m Membership<'a>, shards: u16) -> 
             }
             let (place, _) = free.iter().enumerate().min_by_key(|(_, member)| {
                 let ordinal = member.ordinal();
-                (
-                    !followed.contains(&member.id()),
-                    ordinal != Some(shard.into()),
-                    ordinal.is_some_and(|own| own < shards.into()),
-                )
+                (ordinal != Some(shard.into()), ordinal.is_some_and(|own| own < shards.into()))
             })?;
             Some(free.remove(place))
         })

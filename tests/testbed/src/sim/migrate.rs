@@ -2,6 +2,7 @@
 
 use super::Sim;
 use super::message::Content;
+use super::node::Id;
 
 impl Sim {
     /// Whether somebody thinks that a node which is up has failed: an election may be under way, or come.
@@ -27,7 +28,8 @@ impl Sim {
             && source.server.owner(piece) == Some(giver)
             && target.server.owner(piece) == Some(giver)
             && source.server.get(taker).is_some()
-            && target.server.epoch_of(giver) == source.server.config_epoch;
+            && target.server.epoch_of(giver) == source.server.config_epoch
+            && self.are_reached(from, &[giver, taker]);
         if !is_possible {
             return false;
         }
@@ -56,6 +58,15 @@ impl Sim {
         self.update_state(to);
         self.broadcast(to, Content::News);
         true
+    }
+
+    /// Whether all copies of these primaries that are up are on one side: SETSLOT waits for the replicas, and else fails.
+    fn are_reached(&self, from: usize, primaries: &[Id]) -> bool {
+        let is_copy = |at: &usize| {
+            let host = &self.hosts[*at];
+            host.is_up && host.server.follows.is_some_and(|primary| primaries.contains(&primary))
+        };
+        (0..self.hosts.len()).filter(is_copy).all(|at| self.can_talk(from, at))
     }
 
     /// CLUSTER FAILOVER of a whole copy, to its end: the replica has everything, and takes over under an epoch above all others. False where it
