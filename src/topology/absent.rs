@@ -12,10 +12,8 @@ use super::slot::SlotSet;
 pub struct Absent {
     /// Where it was last known to be.
     pub endpoint: Option<Endpoint>,
-    /// The slots that any view gives to it, under the highest epoch that any view knows of.
+    /// The slots that any view gives to it.
     pub slots: SlotSet,
-    /// That epoch.
-    pub config_epoch: u64,
     /// Whether nobody can talk to it.
     pub is_lost: bool,
     /// Who knows it: places among the members.
@@ -33,13 +31,11 @@ pub(super) fn absent(members: &[Member<'_>], ids: impl Iterator<Item = NodeId>) 
             let absent = absent.get_or_insert_with(|| Absent {
                 endpoint: None,
                 slots: SlotSet::EMPTY,
-                config_epoch: 0,
                 is_lost: true,
                 known_by: Vec::new(),
             });
             absent.endpoint = absent.endpoint.or_else(|| entry.endpoint().filter(|_| !entry.flags.without_address));
             absent.slots.add(&entry.slot_set());
-            absent.config_epoch = absent.config_epoch.max(entry.config_epoch);
             absent.is_lost &= entry.is_lost();
             absent.known_by.push(place);
         }

@@ -34,8 +34,7 @@ pub(super) fn strangers(membership: &Membership<'_>, desired: &DesiredTopology, 
 /// A node that owns slots and knows the others, none of whom knows it: they have forgotten it, or it is of another time.
 /// Whose slots they are is not for epochs to decide, as the loser's keys are deleted.
 pub(super) fn stray(membership: &Membership<'_>) -> Option<Refusal> {
-    let owners = membership.members.iter().filter(|member| owns_slots(member));
-    owners.into_iter().find_map(|owner| {
+    membership.members.iter().filter(|member| owns_slots(member)).find_map(|owner| {
         let mut others = membership.members.iter().filter(|other| {
             let is_tied = membership.islands.together(owner.id(), other.id());
             other.id() != owner.id() && is_tied && other.report.view.others().next().is_some()
