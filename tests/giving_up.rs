@@ -1,7 +1,6 @@
 //! A shard is lost for good: nothing is done about it until somebody says so, and what comes back later is not mixed in.
 
 use std::fs;
-use std::thread;
 use std::time::Duration;
 
 use testbed::redis::cmd;
@@ -23,11 +22,7 @@ fn name(bed: &Testbed, pod: usize) {
 
 #[test]
 fn a_lost_shard_is_given_up_by_the_id_of_its_owner_and_what_comes_back_is_not_mixed_in() {
-    thread::scope(|scope| {
-        for valkey in Valkey::all() {
-            scope.spawn(move || give_up(&valkey));
-        }
-    });
+    Valkey::each(Valkey::all(), give_up);
 }
 
 fn give_up(valkey: &Valkey) {

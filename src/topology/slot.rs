@@ -134,13 +134,18 @@ impl SlotSet {
     /// The slots as ranges, ascending, none touching the next.
     pub fn ranges(&self) -> Vec<SlotRange> {
         let mut ranges: Vec<SlotRange> = Vec::new();
-        for slot in (0..SLOT_COUNT).map(Slot).filter(|slot| self.contains(*slot)) {
+        for slot in self.slots() {
             match ranges.last_mut() {
                 Some(range) if range.last.0 + 1 == slot.0 => range.last = slot,
                 _ => ranges.push(SlotRange { first: slot, last: slot }),
             }
         }
         ranges
+    }
+
+    /// The slots, ascending.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        (0..SLOT_COUNT).map(Slot).filter(|slot| self.contains(*slot))
     }
 
     fn combine(&self, other: &Self, both: impl Fn(u64, u64) -> u64) -> Self {

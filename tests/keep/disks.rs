@@ -44,8 +44,8 @@ fn assert_replaced(bed: &Testbed, what: &str, lost: &[usize], before: u64) {
 
 #[test]
 fn a_pod_that_lost_its_disk_is_replaced_and_the_node_it_was_is_forgotten() {
-    for valkey in Valkey::all() {
-        let (bed, before) = cluster(builder(&valkey));
+    Valkey::each(Valkey::all(), |valkey| {
+        let (bed, before) = cluster(builder(valkey));
         let replica = sibling(bed.primaries().unwrap()[0]);
         assert_replaced(&bed, "a replica without its disk", &[replica], before);
         let primary = bed.primaries().unwrap()[1];
@@ -53,13 +53,15 @@ fn a_pod_that_lost_its_disk_is_replaced_and_the_node_it_was_is_forgotten() {
         let primaries = bed.primaries().unwrap();
         let two = [primaries[0], sibling(primaries[2])];
         assert_replaced(&bed, "a primary and another shard's replica without their disks", &two, before);
-    }
+    });
 }
 
 #[test]
 fn twenty_lost_disks_in_a_row_leave_a_whole_cluster_and_nobody_behind() {
-    let (bed, before) = cluster(builder(&Valkey::newest()));
-    for round in 0..20 {
-        assert_replaced(&bed, &format!("disk {} of 20", round + 1), &[round % 6], before);
-    }
+    Valkey::each(Valkey::all(), |valkey| {
+        let (bed, before) = cluster(builder(valkey));
+        for round in 0..20 {
+            assert_replaced(&bed, &format!("disk {} of 20", round + 1), &[round % 6], before);
+        }
+    });
 }

@@ -24,12 +24,12 @@ fn beliefs(bed: &Testbed, pod: usize) -> Result<Vec<(NodeId, Role, SlotSet)>> {
 
 #[test]
 fn a_minority_that_is_cut_off_is_left_alone_and_comes_back_whole() {
+    Valkey::each(Valkey::all(), cut_off);
+}
+
+fn cut_off(valkey: &Valkey) {
     Networks::with(|networks| {
-        let bed = pods(&Valkey::newest())
-            .config("cluster-node-timeout", "3000")
-            .supervised(true)
-            .start_servers(false)
-            .build()?;
+        let bed = pods(valkey).config("cluster-node-timeout", "3000").supervised(true).start_servers(false).build()?;
         let is_there = |pod: &usize| MINORITY.contains(pod);
         let addresses = |is_wanted: &dyn Fn(&usize) -> bool| -> Vec<Ipv4Addr> {
             bed.pods().iter().filter(|pod| is_wanted(&pod.ordinal())).map(|pod| pod.addr()).collect()
@@ -50,8 +50,8 @@ fn a_minority_that_is_cut_off_is_left_alone_and_comes_back_whole() {
         let before = fill(&bed);
         wait_whole(&bed);
         let known = ids(&bed)?;
-        let cut_off = |pod: usize| networks.there(|| Ok((beliefs(&bed, pod)?, bed.keys(pod)?)));
-        let believed = [cut_off(MINORITY[0])?, cut_off(MINORITY[1])?];
+        let there = |pod: usize| networks.there(|| Ok((beliefs(&bed, pod)?, bed.keys(pod)?)));
+        let believed = [there(MINORITY[0])?, there(MINORITY[1])?];
         let logged = MINORITY.map(|pod| bed.pod(pod).run_log().len());
 
         networks.cut()?;
@@ -65,7 +65,7 @@ fn a_minority_that_is_cut_off_is_left_alone_and_comes_back_whole() {
         bed.wait_for("the heir to take writes", LIMIT, || testbed::fill(&bed, HEIR, 500, 100).map(Some))?;
         while started.elapsed() < LONG {
             for (pod, believed) in MINORITY.into_iter().zip(&believed) {
-                assert_eq!(&cut_off(pod)?, believed, "pod {pod}");
+                assert_eq!(&there(pod)?, believed, "pod {pod}");
             }
             let known_here: Vec<_> = beliefs(&bed, HEIR)?.into_iter().map(|(id, ..)| id).collect();
             assert!(known.iter().all(|id| known_here.contains(id)), "{known_here:?} of {known:?}");

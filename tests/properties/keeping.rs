@@ -1,8 +1,8 @@
 //! A cluster that stands is kept by a planner in every pod: random histories of up to a hundred nodes.
 //!
 //! `VALKEEPER_SIM_SEEDS` says how many are run, `VALKEEPER_SIM_SEED` runs one alone and tells it, `VALKEEPER_SIM_NODES`
-//! says how many nodes there are at most. For the whole proof: `VALKEEPER_SIM_SEEDS=10000 cargo test --release --test
-//! properties -- keeping`.
+//! says how many nodes each has, where it is not to be drawn. For the whole proof: `VALKEEPER_SIM_SEEDS=10000 cargo test
+//! --release --test properties -- keeping`, and once more with `VALKEEPER_SIM_NODES=100`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,31 +11,34 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 use testbed::sim::bootstrap::PlanFn;
 use testbed::sim::history::Rule;
-use testbed::sim::keeping::{self, Failure, Kind, Summary};
+use testbed::sim::keeping::{self, Failure, Kind, Size, Summary};
 use valkeeper::topology::plan;
 
 use super::{number, sabotage};
 
 /// As many as half a minute is enough for in a build without optimisation.
 const HISTORIES: u64 = 60;
-const NODES: u64 = 100;
+const SIZE: Size = Size::UpTo(100);
 /// How many histories of how many nodes keepers with a bug may survive.
 const UNNOTICED: u64 = 300;
-const FEW: usize = 9;
+const SMALL: Size = Size::UpTo(9);
 /// How many failures are told of.
 const TOLD: usize = 40;
 
 #[test]
 fn keeping_keeps_every_promise() -> Result<()> {
-    let nodes = usize::try_from(number("VALKEEPER_SIM_NODES")?.unwrap_or(NODES))?;
+    let size = match number("VALKEEPER_SIM_NODES")? {
+        Some(nodes) => Size::Exactly(usize::try_from(nodes)?),
+        None => SIZE,
+    };
     if let Some(seed) = number("VALKEEPER_SIM_SEED")? {
-        let (outcome, trace) = keeping::tell(seed, nodes, plan);
+        let (outcome, trace) = keeping::tell(seed, size, plan);
         let story = trace.join("\n  ");
         ensure!(outcome.is_err(), "seed {seed} keeps every promise: {outcome:?}\n  {story}");
         ensure!(outcome.is_ok(), "seed {seed} breaks a promise: {outcome:?}\n  {story}");
     }
     let count = number("VALKEEPER_SIM_SEEDS")?.unwrap_or(HISTORIES);
-    let outcomes = on_all_cores(count, |seed| keeping::run(seed, nodes, plan));
+    let outcomes = on_all_cores(count, |seed| keeping::run(seed, size, plan));
     let failures: Vec<&Failure> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).map(|f| &**f).collect();
     let list: Vec<_> = failures.iter().take(TOLD).map(|f| format!("{}: {}", f.seed, f.violation)).collect();
     if let Some(first) = failures.first() {
@@ -52,7 +55,11 @@ fn keeping_keeps_every_promise() -> Result<()> {
 #[test]
 fn keeping_goes_the_same_way_every_time() {
     for seed in 0..4 {
-        assert_eq!(keeping::tell(seed, 20, plan).1, keeping::tell(seed, 20, plan).1, "seed {seed}");
+        assert_eq!(
+            keeping::tell(seed, Size::UpTo(20), plan).1,
+            keeping::tell(seed, Size::UpTo(20), plan).1,
+            "seed {seed}"
+        );
     }
 }
 
@@ -73,8 +80,8 @@ fn keepers_that_fill_gaps_on_the_minoritys_side_are_found_out() -> Result<()> {
 
 /// Keepers with a bug break that promise in a history that the right ones survive.
 fn found_out(planner: PlanFn, rule: Rule) -> Result<()> {
-    let mut failures = (0..UNNOTICED).filter_map(|seed| keeping::run(seed, FEW, planner).err());
-    let is_it = |failure: &Failure| failure.violation.rule == rule && keeping::run(failure.seed, FEW, plan).is_ok();
+    let mut failures = (0..UNNOTICED).filter_map(|seed| keeping::run(seed, SMALL, planner).err());
+    let is_it = |failure: &Failure| failure.violation.rule == rule && keeping::run(failure.seed, SMALL, plan).is_ok();
     let found = failures.find(|failure| is_it(failure));
     found.map(drop).with_context(|| format!("{UNNOTICED} histories and no {rule:?}"))
 }

@@ -3,7 +3,7 @@
 use testbed::redis::cmd;
 use testbed::{Testbed, Valkey};
 
-use super::tools::{LIMIT, alone, assert_settled, builder, cluster, each, owners, shares, valkeeper, write};
+use super::tools::{LIMIT, alone, assert_settled, builder, cluster, owners, shares, valkeeper, write};
 
 const SLOT: u16 = 16_383;
 const KEYS: usize = 200;
@@ -68,7 +68,7 @@ fn whatever_a_killed_run_leaves_behind_is_closed_or_finished() {
         ("only the target was told", &[Importing, Migrating, Keys(KEYS), NodeAtTarget]),
         ("only the source was told", &[Importing, Migrating, Keys(KEYS), NodeAtSource]),
     ];
-    each(Valkey::all(), |valkey| {
+    Valkey::each(Valkey::all(), |valkey| {
         let bed = cluster(builder(valkey, 3), 3);
         for (story, steps) in &stories {
             let about = format!("{}: {story}", valkey.version);
@@ -99,7 +99,7 @@ fn whatever_a_killed_run_leaves_behind_is_closed_or_finished() {
 fn a_slot_that_was_half_way_is_finished_after_either_side_has_failed_over() {
     let _alone = alone();
     let by_key = Valkey::all().into_iter().filter(|valkey| valkey.version.starts_with("8."));
-    each(by_key.collect(), |valkey| {
+    Valkey::each(by_key.collect(), |valkey| {
         for fails_over in ["source", "target"] {
             let about = format!("{}: {fails_over}", valkey.version);
             let bed = builder(valkey, 6).config("repl-diskless-sync-delay", "0").build().unwrap();

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use testbed::{Ended, Valkey};
 
 use super::clients::Counters;
-use super::tools::{LIMIT, alone, assert_settled, builder, cluster, each, shares, spawn, valkeeper, write};
+use super::tools::{LIMIT, alone, assert_settled, builder, cluster, shares, spawn, valkeeper, write};
 
 const STILL: usize = 8_000;
 const KILLS: u32 = 50;
@@ -37,7 +37,7 @@ fn a_run_killed_at_any_moment_is_finished_by_the_next_and_nothing_is_lost() {
     let seed = Chance::seed();
     let versions = Valkey::all();
     let kills = KILLS.div_ceil(versions.len().try_into().unwrap());
-    each(versions, |valkey| {
+    Valkey::each(versions, |valkey| {
         let mut chance = Chance(seed);
         let version = &valkey.version;
         // So that an emptied primary stays one, and can be filled again.
@@ -86,7 +86,7 @@ fn a_run_that_is_told_to_stop_leaves_the_rest_to_the_next() {
 #[test]
 fn two_runs_at_once_do_what_one_does() {
     let _alone = alone();
-    each(Valkey::all(), |valkey| {
+    Valkey::each(Valkey::all(), |valkey| {
         let bed = cluster(builder(valkey, 4), 3);
         write(&bed, "still", STILL, 100);
         let counters = Counters::start(&bed, 1, "still", STILL);

@@ -4,7 +4,7 @@ use testbed::redis::cmd;
 use testbed::{Ended, Testbed, Valkey, Writer};
 
 use super::clients::Counters;
-use super::tools::{LIMIT, alone, assert_settled, builder, cluster, each, shares, valkeeper, write};
+use super::tools::{LIMIT, alone, assert_settled, builder, cluster, shares, valkeeper, write};
 
 const STILL: usize = 10_000;
 
@@ -15,7 +15,7 @@ fn refused(bed: &Testbed, args: &[&str], texts: &[&str]) {
 #[test]
 fn pods_that_leave_own_nothing_and_a_member_that_stays_takes_over() {
     let _alone = alone();
-    each(Valkey::all(), |valkey| {
+    Valkey::each(Valkey::all(), |valkey| {
         let version = &valkey.version;
         // Shards {0,3} {1,4} {2,5}; 3 to 5 are the replicas. The last two pods leave, and so does a primary.
         let bed = builder(valkey, 6).config("repl-diskless-sync-delay", "0").build().unwrap();

@@ -3,14 +3,14 @@
 use testbed::{Valkey, Writer};
 
 use super::clients::Counters;
-use super::tools::{LIMIT, alone, assert_settled, builder, cluster, each, shares, valkeeper, write};
+use super::tools::{LIMIT, alone, assert_settled, builder, cluster, shares, valkeeper, write};
 
 const STILL: usize = 40_000;
 
 #[test]
 fn three_shards_become_five_and_three_again_under_clients_that_see_redirects_only() {
     let _alone = alone();
-    each(Valkey::all(), |valkey| {
+    Valkey::each(Valkey::all(), |valkey| {
         let bed = cluster(builder(valkey, 5).config("requirepass", "secret"), 3);
         write(&bed, "still", STILL, 100);
         let counters = Counters::start(&bed, 2, "still", STILL);

@@ -2,7 +2,6 @@
 
 use std::process::{Child, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -15,11 +14,6 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The same on every version, all at once.
-pub(crate) fn each(versions: Vec<Valkey>, test: impl Fn(&Valkey) + Sync) {
-    thread::scope(|scope| versions.iter().for_each(|valkey| drop(scope.spawn(|| test(valkey)))));
 }
 
 pub(crate) fn builder(valkey: &Valkey, pods: u8) -> Builder {

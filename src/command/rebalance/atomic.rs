@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::Tools;
 use crate::topology::rebalance::{Move, Primary};
-use crate::topology::slot::{Slot, SlotRange, SlotSet};
+use crate::topology::slot::{Slot, SlotSet};
 use crate::valkey::MoveError;
 
 /// How many keys go at once at most. What is written to them meanwhile is kept in the memory of the source, and a failed
@@ -26,7 +26,7 @@ const OFTEN: Duration = Duration::from_millis(10);
 pub(super) async fn run(tools: &Tools<'_>, primary: &Primary, moves: &[(&Move, &Primary)]) -> Result<(), MoveError> {
     let mut source = tools.mover(primary.address).await?;
     for (one, to) in moves {
-        let slots: Vec<Slot> = one.slots.ranges().into_iter().flat_map(SlotRange::slots).collect();
+        let slots: Vec<Slot> = one.slots.slots().collect();
         let counts = source.count(&slots).await?;
         for (part, keys) in parts(slots.into_iter().zip(counts), keys_at_once(tools, primary)) {
             if tools.halt.is_set() {

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use super::{Tools, atomic, keywise};
 use crate::topology::node::NodeId;
 use crate::topology::rebalance::{Ground, Move, Primary};
-use crate::topology::slot::{Slot, SlotRange, SlotSet};
+use crate::topology::slot::{Slot, SlotSet};
 use crate::valkey::MoveError;
 
 /// Moves slots, all sources at once; waits for all of them also where one fails. `by_key` where they are
@@ -59,7 +59,7 @@ pub(super) async fn carry(tools: &Tools<'_>, ground: &Ground, moves: &[Move], by
 /// The slot that a primary which gives away all that it has keeps for a round of its own: see `keywise`. That with the
 /// fewest keys, as it always goes key by key.
 async fn kept_back(tools: &Tools<'_>, primary: &Primary, moves: &[(&Move, &Primary)]) -> Result<SlotSet, MoveError> {
-    let given: Vec<Slot> = moves.iter().flat_map(|(one, _)| one.slots.ranges()).flat_map(SlotRange::slots).collect();
+    let given: Vec<Slot> = moves.iter().flat_map(|(one, _)| one.slots.slots()).collect();
     let mut kept = SlotSet::EMPTY;
     if given.len() > 1 && given.len() == primary.slots.len() {
         let counts = tools.mover(primary.address).await?.count(&given).await?;

@@ -10,7 +10,7 @@ use crate::cli::Output;
 use crate::exit::{Exit, Failure};
 use crate::observer::Observer;
 use crate::topology::rebalance::{BIG, Ground, Move, Primary, blocks_for};
-use crate::topology::slot::{Slot, SlotRange};
+use crate::topology::slot::Slot;
 use crate::valkey::MoveError;
 
 /// What a run would do now; the JSON of `--dry-run -o json`. Fields are only ever added.
@@ -54,7 +54,7 @@ pub(super) async fn foretell(
     let mut foretold = Foretold { schema: 1, moves: Vec::new(), big_keys: Vec::new() };
     for one in &moves {
         let (Some(from), Some(to)) = (ground.get(one.from), ground.get(one.to)) else { continue };
-        let slots: Vec<Slot> = one.slots.ranges().into_iter().flat_map(SlotRange::slots).collect();
+        let slots: Vec<Slot> = one.slots.slots().collect();
         let mut mover = tools.mover(from.address).await.map_err(unreachable)?;
         let counts = mover.count(&slots).await.map_err(unreachable)?;
         let is_atomic = from.is_atomic() && to.is_atomic();

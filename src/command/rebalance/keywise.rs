@@ -42,7 +42,7 @@ use tokio::time::Instant;
 use super::Tools;
 use super::meter::Meter;
 use crate::topology::rebalance::{BIG, Batch, Key, Move, Primary, Window, batches, blocks_for};
-use crate::topology::slot::{Slot, SlotRange};
+use crate::topology::slot::Slot;
 use crate::valkey::{MoveError, Mover, SlotState};
 
 /// How many connections to one source have a MIGRATE under way.
@@ -91,7 +91,7 @@ pub(super) async fn run(
     let mut first = tools.mover(primary.address).await?;
     let mut left = VecDeque::new();
     for (one, to) in moves {
-        let slots: Vec<Slot> = one.slots.ranges().into_iter().flat_map(SlotRange::slots).collect();
+        let slots: Vec<Slot> = one.slots.slots().collect();
         let counts = first.count(&slots).await?;
         left.extend(bunches(slots.into_iter().zip(counts), to));
     }

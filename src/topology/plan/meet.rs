@@ -27,8 +27,7 @@ enum Acquaintance {
 }
 
 pub(super) fn plan(membership: &Membership<'_>, _: &DesiredTopology, _: &Policy) -> Step {
-    let actions =
-        meetings(membership, |acquaintance| matches!(acquaintance, Acquaintance::Unknown | Acquaintance::Moved));
+    let actions = introductions(membership);
     let Some(first) = membership.members.first() else {
         return Step::Done;
     };
@@ -71,12 +70,14 @@ pub(super) fn rejoin(membership: &Membership<'_>) -> Vec<Action> {
     actions
 }
 
-fn meetings(membership: &Membership<'_>, is_wanted: impl Fn(&Acquaintance) -> bool) -> Vec<Action> {
+/// The meetings of nodes that do not know each other. Those that have moved have met by then.
+fn introductions(membership: &Membership<'_>) -> Vec<Action> {
     let members = &membership.members;
     let mut actions = Vec::new();
     for (place, from) in members.iter().enumerate() {
         for (other, to) in members.iter().enumerate() {
-            if place != other && is_paired(place, other, members.len()) && is_wanted(&acquaintance(from, to)) {
+            let is_pair = place != other && is_paired(place, other, members.len());
+            if is_pair && matches!(acquaintance(from, to), Acquaintance::Unknown) {
                 actions.push(meeting(from, to));
             }
         }

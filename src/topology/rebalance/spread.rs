@@ -92,5 +92,5 @@ fn moves(shares: &[Share], quotas: &[usize]) -> Vec<Move> {
 /// So many of the highest slots, ascending.
 fn highest(slots: &SlotSet, many: usize) -> Vec<Slot> {
     let skipped = slots.len().saturating_sub(many);
-    slots.ranges().into_iter().flat_map(SlotRange::slots).skip(skipped).collect()
+    slots.slots().skip(skipped).collect()
 }

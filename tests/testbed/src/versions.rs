@@ -1,7 +1,7 @@
 //! The servers under test, as `make valkey` unpacks them.
 
 use std::path::{Path, PathBuf};
-use std::{env, fs};
+use std::{env, fs, thread};
 
 /// One version of Valkey.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,11 @@ impl Valkey {
     /// The newest of [`Valkey::all`].
     pub fn newest() -> Self {
         Self::all().pop().expect("all() is never empty")
+    }
+
+    /// Does that on each of these, all at once. Panics where one of them does.
+    pub fn each(versions: Vec<Self>, test: impl Fn(&Self) + Sync) {
+        thread::scope(|scope| versions.iter().for_each(|valkey| drop(scope.spawn(|| test(valkey)))));
     }
 
     fn at(folder: &Path, version: &str) -> Option<Self> {

@@ -29,7 +29,7 @@ use super::node::Known;
 use faults::Faults;
 pub use judge::Judge;
 use mover::Moved;
-pub use setting::{Kind, Setting};
+pub use setting::{Kind, Setting, Size};
 
 /// How long the keepers may take once faults have stopped: to be elected a replica may need a second attempt, which comes
 /// four node timeouts after the first.
@@ -86,10 +86,10 @@ struct Keeping {
     told: String,
 }
 
-/// Runs the history of a seed on at most so many nodes; where it breaks a promise it is run again to be told.
-pub fn run(seed: u64, most: usize, plan: PlanFn) -> Result<Summary, Box<Failure>> {
-    Keeping::new(seed, most, plan, None).run().map_err(|_| {
-        let (outcome, trace) = tell(seed, most, plan);
+/// Runs the history of a seed in that size; where it breaks a promise it is run again to be told.
+pub fn run(seed: u64, size: Size, plan: PlanFn) -> Result<Summary, Box<Failure>> {
+    Keeping::new(seed, size, plan, None).run().map_err(|_| {
+        let (outcome, trace) = tell(seed, size, plan);
         let violation = outcome.err().unwrap_or_else(|| Violation {
             rule: Rule::Fickle,
             detail: "the history went otherwise the second time".to_owned(),
@@ -99,8 +99,8 @@ pub fn run(seed: u64, most: usize, plan: PlanFn) -> Result<Summary, Box<Failure>
 }
 
 /// Runs the history of a seed and tells it, a line for each thing that happened.
-pub fn tell(seed: u64, most: usize, plan: PlanFn) -> (Result<Summary, Violation>, Vec<String>) {
-    let mut history = Keeping::new(seed, most, plan, Some(Vec::new()));
+pub fn tell(seed: u64, size: Size, plan: PlanFn) -> (Result<Summary, Violation>, Vec<String>) {
+    let mut history = Keeping::new(seed, size, plan, Some(Vec::new()));
     let outcome = history.run();
     if outcome.is_err() {
         (0..history.sim.hosts.len()).for_each(|at| history.tell(|history| history.portrait(at)));
@@ -109,9 +109,9 @@ pub fn tell(seed: u64, most: usize, plan: PlanFn) -> (Result<Summary, Violation>
 }
 
 impl Keeping {
-    fn new(seed: u64, most: usize, plan: PlanFn, trace: Option<Vec<String>>) -> Self {
+    fn new(seed: u64, size: Size, plan: PlanFn, trace: Option<Vec<String>>) -> Self {
         let mut random = Rng::with_seed(seed);
-        let (setting, mut sim) = Setting::draw(&mut random, most);
+        let (setting, mut sim) = Setting::draw(&mut random, size);
         let first = setting.before.shape.members();
         let judge = Judge::new(&sim, &setting.pods[..first]);
         let faults = Faults::draw(&mut random, &setting);

@@ -22,6 +22,15 @@ pub enum Kind {
     Bereaved,
 }
 
+/// How many nodes a history has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// That many at most: small clusters are many, large ones are few.
+    UpTo(usize),
+    /// That many when it is largest, less what its shards' members do not divide.
+    Exactly(usize),
+}
+
 /// The beginning of a history.
 #[derive(Clone, Debug)]
 pub struct Setting {
@@ -40,15 +49,15 @@ pub struct Setting {
 const OURS: &str = "valkey.test";
 
 impl Setting {
-    /// Draws the beginning of a history of at most so many nodes and builds it.
-    pub fn draw(random: &mut Rng, most: usize) -> (Self, Sim) {
+    /// Draws the beginning of a history of that size and builds it.
+    pub fn draw(random: &mut Rng, size: Size) -> (Self, Sim) {
         let kind = match random.u8(..100) {
             0..=59 => Kind::Steady,
             60..=77 => Kind::Grows,
             78..=94 => Kind::Shrinks,
             _ => Kind::Bereaved,
         };
-        let (before, after) = draw_shapes(random, kind, most);
+        let (before, after) = draw_shapes(random, kind, size);
         let shards = before.shards.get().max(after.shards.get());
         let cuts = shards * (96 / shards).clamp(1, 3);
         let mut sim = Sim::new(random.u64(..), Pieces::of(&[cuts]));
@@ -86,17 +95,19 @@ impl Setting {
     }
 }
 
-/// Small clusters are many, large ones are few, and the largest has `most` nodes.
-fn draw_shapes(random: &mut Rng, kind: Kind, most: usize) -> (Shape, Shape) {
-    let bound = match random.u8(..10) {
-        0..=5 => most.min(9),
-        6..=8 => most.min(30),
-        _ => most,
+fn draw_shapes(random: &mut Rng, kind: Kind, size: Size) -> (Shape, Shape) {
+    let bound = match (size, random.u8(..10)) {
+        (Size::UpTo(most), 0..=5) => most.min(9),
+        (Size::UpTo(most), 6..=8) => most.min(30),
+        (Size::UpTo(most) | Size::Exactly(most), _) => most,
     };
     let bound = u16::try_from(bound).unwrap_or(u16::MAX).max(4);
     let replicas = random.choice([0, 1, 1, 1, 1, 2, 2, 3]).unwrap_or(1).min(bound / 2 - 1);
     let most = bound / (replicas + 1);
-    let shards = random.u16(most.min(3)..=most);
+    let shards = match size {
+        Size::UpTo(_) => random.u16(most.min(3)..=most),
+        Size::Exactly(_) => most,
+    };
     let change = if kind == Kind::Grows || kind == Kind::Shrinks { random.u16(1..=3).min(shards - 1) } else { 0 };
     let shape = |shards| Shape { shards: NonZeroU16::new(shards).unwrap_or(NonZeroU16::MIN), replicas };
     match kind {
