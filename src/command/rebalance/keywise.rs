@@ -49,8 +49,8 @@ use crate::valkey::{MoveError, Mover, SlotState};
 const LANES: usize = 6;
 
 /// Slots that are opened, emptied and settled together: so many, or so many keys.
-const SLOTS_A_BUNCH: usize = 128;
-const KEYS_A_BUNCH: u64 = 2_000;
+const SLOTS_A_BUNCH: usize = 256;
+const KEYS_A_BUNCH: u64 = 6_000;
 
 /// How many names of one slot's keys are asked for at a time: the server lists them in one go.
 const NAMES: usize = 1_000;

@@ -128,8 +128,7 @@ impl<'r> Run<'r> {
                 Next::Done => return Ok(observation),
                 Next::Wait(why) => {
                     self.tell(why);
-                    sleep(Self::WAIT).await;
-                    continue;
+                    Ok(())
                 }
                 Next::Move(moves) => carry(self.tools, &ground, &moves, false).await,
                 Next::Mend(mending) => self.mend(&ground, mending).await,
