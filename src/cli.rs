@@ -119,10 +119,7 @@ pub struct RunArgs {
     /// How it is to end.
     #[command(flatten)]
     pub end: EndArgs,
-    /// The headless service whose DNS names lead to the pods. Without it, peers are those that nodes.conf names.
-    #[arg(long, env = "VALKEEPER_SERVICE", value_name = "NAME")]
-    pub service: Option<String>,
-    /// How its names are asked for.
+    /// How the names of the service are asked for.
     #[command(flatten)]
     pub find: FindArgs,
     /// What the pods are to be.
@@ -209,6 +206,10 @@ pub struct OwnArgs {
     /// The client port.
     #[arg(long, env = "VALKEEPER_PORT", value_name = "PORT", default_value_t = 6379)]
     pub port: u16,
+    /// The headless service whose DNS names lead to the pods, and whose pods' names certificates must have. Without it,
+    /// `run` knows the peers that nodes.conf names.
+    #[arg(long, env = "VALKEEPER_SERVICE", value_name = "NAME")]
+    pub service: Option<String>,
     /// Whether the server is a member of a cluster.
     #[arg(long, env = "VALKEEPER_MODE", value_enum, default_value_t = Mode::Cluster)]
     pub mode: Mode,
@@ -373,6 +374,32 @@ pub struct CredentialArgs {
     /// The file that holds the password. Without it: VALKEY_PASSWORD_FILE, VALKEY_PASSWORD, VALKEYCLI_AUTH.
     #[arg(long, env = "VALKEEPER_PASSWORD_FILE", value_name = "FILE")]
     pub password_file: Option<PathBuf>,
+    /// How servers are reached over TLS.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+}
+
+/// TLS.
+#[derive(Debug, Default, Args)]
+pub struct TlsArgs {
+    /// Speak TLS with every server; --port is then the TLS port.
+    #[arg(long, env = "VALKEEPER_TLS")]
+    pub tls: bool,
+    /// The authorities whose certificates are believed, in PEM.
+    #[arg(long, env = "VALKEEPER_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// Our certificate, in PEM, where servers ask for one (`tls-auth-clients`). Under `run` the server's too.
+    #[arg(long, env = "VALKEEPER_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, in PEM.
+    #[arg(long, env = "VALKEEPER_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// The name that every server's certificate must have. Default: the pod's name below --service.
+    #[arg(long, env = "VALKEEPER_TLS_SERVER_NAME", value_name = "NAME")]
+    pub tls_server_name: Option<String>,
+    /// Believe whoever answers, whatever its certificate says: anybody in between can read and change everything.
+    #[arg(long, env = "VALKEEPER_TLS_INSECURE")]
+    pub tls_insecure: bool,
 }
 
 /// The wanted shape.

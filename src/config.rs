@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::cli::{CredentialArgs, FindArgs, ReachArgs, ShapeArgs};
+use crate::cli::{CredentialArgs, FindArgs, OwnArgs, ReachArgs, ShapeArgs, TlsArgs};
 use crate::exit::{Exit, Failure};
+use crate::tls::{Files, Names, Pair, Tls};
 use crate::topology::desired::Shape;
 use crate::topology::identity::ClusterId;
 
@@ -26,6 +27,8 @@ pub struct Credentials {
     pub username: Option<String>,
     /// The password; none where the server asks for none.
     pub password: Option<Secret>,
+    /// How to speak TLS; none where servers do not.
+    pub tls: Option<Tls>,
 }
 
 /// Where the peers are found and how they are reached.
@@ -69,13 +72,14 @@ impl Secret {
 impl Reach {
     /// Checks the options; reads the password file and the search list of resolv.conf.
     pub fn new(args: &ReachArgs) -> Result<Self, Failure> {
-        Self::through(&args.service, &args.find, args.port, Credentials::new(&args.credentials)?)
+        let service = Service::new(&args.service, &args.find.dns_server)?;
+        let credentials = Credentials::new(&args.credentials, Some(&service))?;
+        Self::through(service, &args.find, args.port, credentials)
     }
 
     /// The same of options that are known one by one.
-    pub fn through(name: &str, args: &FindArgs, port: u16, credentials: Credentials) -> Result<Self, Failure> {
+    pub fn through(service: Service, args: &FindArgs, port: u16, credentials: Credentials) -> Result<Self, Failure> {
         let dns_servers = args.dns_server.iter().map(|text| dns_server(text)).collect::<Result<Vec<_>, _>>()?;
-        let service = service(name, if dns_servers.is_empty() { search_list() } else { Vec::new() })?;
         let name = match (&args.cluster_id, &service) {
             (Some(id), _) => Some(id.as_str()),
             (None, Service::Names(names)) => names.first().map(|name| without_port_label(name)),
@@ -88,14 +92,27 @@ impl Reach {
     }
 }
 
+impl Service {
+    /// What the option names; it is completed by the search list of resolv.conf unless another name server is asked.
+    pub fn new(name: &str, dns_servers: &[String]) -> Result<Self, Failure> {
+        service(name, if dns_servers.is_empty() { search_list() } else { Vec::new() })
+    }
+}
+
 /// Where our own server answers: at the pod's address, else at the loopback one.
 pub fn own_address(pod_ip: Option<IpAddr>, port: u16) -> SocketAddr {
     SocketAddr::new(pod_ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port)
 }
 
 impl Credentials {
+    /// Those for our own server, and for the others of its cluster.
+    pub fn of_pod(args: &OwnArgs) -> Result<Self, Failure> {
+        let service = args.service.as_ref().map(|name| Service::new(name, &[])).transpose()?;
+        Self::new(&args.credentials, service.as_ref())
+    }
+
     /// `--password-file`, then `VALKEY_PASSWORD_FILE`, `VALKEY_PASSWORD` and `VALKEYCLI_AUTH`; the first one counts.
-    pub fn new(args: &CredentialArgs) -> Result<Self, Failure> {
+    pub fn new(args: &CredentialArgs, service: Option<&Service>) -> Result<Self, Failure> {
         let variable = |name| std::env::var(name).ok().filter(|text: &String| !text.is_empty());
         let file = args.password_file.clone().or_else(|| variable("VALKEY_PASSWORD_FILE").map(PathBuf::from));
         let password = match file {
@@ -105,8 +122,38 @@ impl Credentials {
         if args.username.is_some() && password.is_none() {
             return Err(Exit::Usage.saying("--username needs a password: --password-file or VALKEY_PASSWORD"));
         }
-        Ok(Self { username: args.username.clone(), password })
+        let tls = args.tls.tls.then(|| tls(&args.tls, service)).transpose()?;
+        Ok(Self { username: args.username.clone(), password, tls })
     }
+}
+
+/// How to speak TLS; reads the files.
+fn tls(args: &TlsArgs, service: Option<&Service>) -> Result<Tls, Failure> {
+    let names = match (&args.tls_server_name, service) {
+        (Some(name), _) => Names::Exactly(name.trim_end_matches('.').to_owned()),
+        (None, Some(Service::Names(names))) => {
+            Names::PodsOf(names.iter().map(|name| without_port_label(name).to_owned()).collect())
+        }
+        (None, Some(Service::Address(_))) => Names::Address,
+        (None, None) if args.tls_insecure => Names::Any,
+        (None, None) => {
+            return Err(Exit::Usage.saying(
+                "--tls needs to know which names servers have: --service, or --tls-server-name where it is another",
+            ));
+        }
+    };
+    if args.tls_ca.is_none() && !args.tls_insecure {
+        return Err(Exit::Usage.saying("--tls needs --tls-ca: the file with the authority that made the certificates"));
+    }
+    let pair = args.tls_cert.clone().zip(args.tls_key.clone()).map(|(cert, key)| Pair { cert, key });
+    let tls = Tls::new(Files { ca: args.tls_ca.clone(), pair }, names, args.tls_insecure);
+    let tls = tls.map_err(|error| Exit::Usage.because(error.context("TLS")))?;
+    if tls.is_insecure() {
+        tracing::warn!(
+            "--tls-insecure: whoever answers is believed, so anybody in between can read and change everything"
+        );
+    }
+    Ok(tls)
 }
 
 /// The shape that was asked for; both numbers have defaults.
@@ -228,7 +275,7 @@ mod tests {
 
     #[test]
     fn no_debug_form_shows_a_secret() {
-        let credentials = Credentials { username: None, password: Some(Secret::new("hunter2")) };
+        let credentials = Credentials { password: Some(Secret::new("hunter2")), ..Credentials::default() };
         assert!(!format!("{credentials:?}").contains("hunter2"));
     }
 

@@ -19,7 +19,7 @@ use crate::topology::decision::{Action, Stage};
 use crate::topology::identity::PodName;
 use crate::topology::observation::Peer;
 
-use connection::Connection;
+use connection::{Connection, PATIENCE};
 pub use lifeline::Lifeline;
 pub use mover::{Migration, MoveError, Mover, SlotState};
 pub use server::Server;
@@ -58,6 +58,12 @@ pub enum Outcome {
     Forbidden(String),
 }
 
+impl Candidate {
+    fn whom(&self) -> (SocketAddr, Option<&PodName>) {
+        (self.address, self.pod.as_ref())
+    }
+}
+
 impl Fleet {
     /// No connection yet.
     pub fn new(credentials: Credentials) -> Self {
@@ -71,7 +77,11 @@ impl Fleet {
         let asked = candidates.iter().map(|candidate| {
             let open = self.connections.get(&candidate.address).cloned();
             async move {
-                let (answer, connection) = match Connection::reuse(open, candidate.address, credentials).await {
+                let opened = match open {
+                    Some(connection) => Ok(connection),
+                    None => Connection::open(candidate.whom(), credentials, PATIENCE).await,
+                };
+                let (answer, connection) = match opened {
                     Ok(mut connection) => (report::ask(&mut connection).await, Some(connection)),
                     Err(silence) => (Err(silence), None),
                 };

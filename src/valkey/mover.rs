@@ -78,7 +78,7 @@ const OVERTAKEN: [&str; 9] = [
 impl Mover {
     /// Opens a connection to a server that may take this long to accept, and as long for each answer.
     pub async fn open(address: SocketAddr, credentials: &Credentials, patience: Duration) -> Result<Self, Silence> {
-        let connection = Connection::open(address, credentials, patience).await?;
+        let connection = Connection::open((address, None), credentials, patience).await?;
         Ok(Self { connection, credentials: credentials.clone() })
     }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use crate::config::{Credentials, Reach, Secret, Service};
+use crate::tls::Tls;
 use crate::topology::identity::{Mark, PodName, Site};
 use crate::topology::order::HeldBack;
 use crate::topology::parse::{PRIMARY_AUTH, PRIMARY_USER, ServerConfig, directive};
@@ -45,7 +46,10 @@ impl Input<'_> {
 
     fn unless_given(&self) -> Vec<String> {
         let mut known: Vec<(&str, String)> = Vec::new();
-        known.extend((self.port != DEFAULT_PORT).then(|| ("port", self.port.to_string())));
+        match &self.credentials.tls {
+            None => known.extend((self.port != DEFAULT_PORT).then(|| ("port", self.port.to_string()))),
+            Some(tls) => known.extend(with_tls(tls, self.port)),
+        }
         known.extend(self.dir.map(|dir| ("dir", dir.display().to_string())));
         if self.in_cluster {
             known.extend(self.ip.map(|ip| ("cluster-announce-ip", ip.to_string())));
@@ -78,4 +82,18 @@ impl Input<'_> {
         known.retain(|(name, _)| !self.given.is_given(name));
         known.iter().map(|(name, value)| directive(name, value)).collect()
     }
+}
+
+/// TLS for clients, for replication and on the bus, with our certificate.
+fn with_tls(tls: &Tls, port: u16) -> Vec<(&'static str, String)> {
+    let files = tls.files();
+    let mut known = vec![("port", "0".to_owned()), ("tls-port", port.to_string())];
+    known.extend(files.ca.iter().map(|ca| ("tls-ca-cert-file", ca.display().to_string())));
+    if let Some(pair) = &files.pair {
+        known.push(("tls-cert-file", pair.cert.display().to_string()));
+        known.push(("tls-key-file", pair.key.display().to_string()));
+    }
+    known.push(("tls-cluster", "yes".to_owned()));
+    known.push(("tls-replication", "yes".to_owned()));
+    known
 }
