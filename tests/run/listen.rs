@@ -136,7 +136,7 @@ fn metrics_tell_what_is_known_of_the_server_and_of_its_cluster() {
         let primary = ask::<Vec<testbed::redis::Value>>(&bed, 0, &["ROLE"]).len() == 3;
         let role = format!("valkeeper_server_role{{role=\"{}\"}}", if primary { "primary" } else { "replica" });
         assert_eq!(seen.get(&role), Some(&1.0), "{seen:#?}");
-        assert_eq!(seen.get("valkeeper_replication_link_up").is_some(), !primary, "{seen:#?}");
+        assert_eq!(seen.contains_key("valkeeper_replication_link_up"), !primary, "{seen:#?}");
         let slots = if primary { 16_384.0 } else { 0.0 };
         assert_eq!(seen.get("valkeeper_cluster_slots_owned"), Some(&slots), "{seen:#?}");
         assert!(
