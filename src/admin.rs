@@ -1,9 +1,10 @@
-//! What is told over HTTP: the probes. The only module that knows hyper.
+//! What is told over HTTP: the probes, and numbers for a monitoring. The only module that knows hyper.
 //!
 //! It keeps on answering whatever others do: a client that is slow or never ends its request loses its place when places
 //! are short, and a fault in one answer ends nothing but that answer.
 
 mod answer;
+mod exposition;
 mod guests;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::exit::{Exit, Failure};
 use crate::topology::probe::{Probe, Reconciliation, Verdict};
+pub use exposition::Exposition;
 use guests::{Guests, Place};
 
 /// How long a client may take to say what it wants.
@@ -40,6 +42,11 @@ pub trait Health: Send + Sync + 'static {
 
     /// How far keeping the cluster in its shape is, for people to see beside any answer; none where that is not done.
     fn reconciliation(&self) -> Option<Reconciliation>;
+
+    /// What is known in numbers, without asking anybody; nothing where nobody counts.
+    fn metrics(&self) -> Exposition {
+        Exposition::default()
+    }
 }
 
 /// A place where HTTP is listened to.

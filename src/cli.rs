@@ -144,7 +144,7 @@ pub struct RunArgs {
     /// What happens when the process of a primary dies, this pod's or that which this pod copies.
     #[arg(long, env = "VALKEEPER_ON_PRIMARY_LOST", value_enum, default_value_t = OnPrimaryLost::Failover)]
     pub on_primary_lost: OnPrimaryLost,
-    /// Answer probes over HTTP here: /startupz, /livez and /readyz.
+    /// Answer probes over HTTP here, /startupz, /livez and /readyz, and tell metrics, /metrics.
     #[arg(long, env = "VALKEEPER_LISTEN", value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
     /// Where the server keeps its data; default: as its configuration says.

@@ -1,4 +1,4 @@
-//! The life of the process: let signals wait, parse, log, listen to signals, run the command, exit with the code that
+//! The life of the process: let signals wait, keep memory private, parse, log, listen to signals, run the command, exit with the code that
 //! tells how it went.
 
 use std::io;
@@ -11,11 +11,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use valkeeper::cli::{Cli, Command};
 use valkeeper::command;
 use valkeeper::exit::{Exit, Failure, catching};
+use valkeeper::process::memory;
 use valkeeper::process::signals::{self, Signals};
 use valkeeper::telemetry;
 
 fn main() -> ExitCode {
     let blocked = signals::block();
+    let private = memory::keep_private();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -23,6 +25,9 @@ fn main() -> ExitCode {
     telemetry::start(&cli.log);
     if let Err(error) = blocked {
         tracing::warn!("signals that came before now may be lost: {error}");
+    }
+    if let Err(error) = private {
+        tracing::warn!("a core of this process, should it leave one, holds the password: {error}");
     }
     match catching(|| run(&cli)) {
         Ok(exit) => exit.into(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use testbed::redis::cmd;
-use testbed::{Ended, Subnet, Testbed, Valkey, wait_for};
+use testbed::{Crowd, Ended, Subnet, Testbed, Valkey, wait_for};
 use tokio::sync::{oneshot, watch};
 use valkeeper::admin::{Admin, Health};
 use valkeeper::command::probe::{OwnHealth, Told};
@@ -150,7 +150,7 @@ fn each_path_answers_with_its_verdict_and_what_is_no_path_names_those_that_are()
     assert_eq!((status, body), (200, serde_json::json!({"pass": true, "reason": "fine"})));
     assert_eq!(serving.get("/livez?verbose").0, 200);
     let (status, body) = serving.get("/");
-    assert_eq!((status, body), (404, serde_json::json!({"paths": ["/startupz", "/livez", "/readyz"]})));
+    assert_eq!((status, body), (404, serde_json::json!({"paths": ["/startupz", "/livez", "/readyz", "/metrics"]})));
     let post = serving.send(&request("POST", "/livez"));
     assert!(post.starts_with("HTTP/1.1 405 ") && post.contains("allow: GET, HEAD\r\n"), "{post}");
     let head = serving.send(&request("HEAD", "/livez"));
@@ -191,6 +191,50 @@ fn clients_that_are_slow_or_silent_hold_nobody_up_and_are_gone_soon() {
     let (started, mut rest) = (Instant::now(), Vec::new());
     let _ = last.read_to_end(&mut rest);
     assert!(started.elapsed() < Duration::from_secs(11), "it was waited for {:?}", started.elapsed());
+}
+
+#[test]
+fn a_probe_is_answered_while_a_hundred_clients_are_slow_or_broken() {
+    let subnet = Subnet::lease();
+    let serving = odd(&subnet);
+    let crowd = Crowd::around(serving.address, 100);
+    // Longer than a head may take, so that those of the beginning are thrown out meanwhile.
+    let started = Instant::now();
+    let mut slowest = Duration::ZERO;
+    let mut answered = 0;
+    while started.elapsed() < Duration::from_secs(7) {
+        let asked = Instant::now();
+        assert_eq!(serving.get("/livez").0, 200);
+        slowest = slowest.max(asked.elapsed());
+        answered += 1;
+    }
+    println!("{answered} probes beside {} clients, the slowest in {slowest:?}", crowd.connected());
+    // The others have just been thrown out and are on their way back.
+    assert!(crowd.connected() >= 50, "only {} clients are there", crowd.connected());
+    // What is promised is for the bench; this is what a busy machine needs.
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+}
+
+#[test]
+fn no_request_is_read_for_longer_than_its_head_may_be() {
+    let subnet = Subnet::lease();
+    let serving = odd(&subnet);
+    let long = "y".repeat(100_000);
+    for (request, status) in [
+        (format!("GET /livez HTTP/1.1\r\nhost: {long}\r\n\r\n"), "431"),
+        (format!("GET /livez?{long} HTTP/1.1\r\nhost: pod\r\n\r\n"), "4"),
+        (format!("GET /livez HTTP/1.1\r\nhost: pod\r\n{}\r\n", "a: b\r\n".repeat(2_000)), "431"),
+        // What follows the head is not waited for.
+        ("GET /livez HTTP/1.1\r\nhost: pod\r\ncontent-length: 999999999\r\n\r\nabc".to_owned(), "200"),
+        ("GET /livez HTTP/1.1\r\nhost: pod\r\ntransfer-encoding: chunked\r\n\r\n".to_owned(), "200"),
+    ] {
+        let (started, answer) = (Instant::now(), serving.send(&request));
+        let shown = &request[..request.len().min(80)];
+        // The kernel takes an answer back whose client has sent more than was read.
+        assert!(answer.is_empty() || answer.starts_with(&format!("HTTP/1.1 {status}")), "{shown}: {answer}");
+        assert!(answer.len() < 1_000 && started.elapsed() < SOON, "{shown}: {:?}", started.elapsed());
+    }
+    assert_eq!(serving.get("/livez").0, 200);
 }
 
 #[test]

@@ -10,12 +10,19 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Health, SLACK};
+use super::{Exposition, Health, SLACK};
 use crate::topology::probe::{Probe, Reconciliation, Verdict};
 
-/// What can be asked for.
-const PATHS: [(&str, Probe); 3] =
+/// The probes that can be asked for.
+const PROBES: [(&str, Probe); 3] =
     [("/startupz", Probe::Startup), ("/livez", Probe::Liveness), ("/readyz", Probe::Readiness)];
+const METRICS: &str = "/metrics";
+
+/// What is asked for.
+enum Wanted {
+    Probe(Probe),
+    Metrics,
+}
 
 /// The JSON of an answer. Fields are only ever added.
 #[derive(Serialize)]
@@ -28,15 +35,19 @@ struct Body {
 
 /// The answer to a request.
 pub(super) async fn to(request: Request<Incoming>, health: &impl Health) -> Result<Response<String>, Infallible> {
-    let path = request.uri().path();
-    let Some((_, probe)) = PATHS.into_iter().find(|(known, _)| *known == path) else {
-        return Ok(json(StatusCode::NOT_FOUND, &json!({ "paths": PATHS.map(|(path, _)| path) })));
+    let Some(wanted) = wanted(request.uri().path()) else {
+        let known: Vec<&str> = PROBES.iter().map(|(path, _)| *path).chain([METRICS]).collect();
+        return Ok(json(StatusCode::NOT_FOUND, &json!({ "paths": known })));
     };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut answer = json(StatusCode::METHOD_NOT_ALLOWED, &json!({ "methods": ["GET", "HEAD"] }));
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Ok(answer);
     }
+    let probe = match wanted {
+        Wanted::Probe(probe) => probe,
+        Wanted::Metrics => return Ok(answer(StatusCode::OK, Exposition::CONTENT_TYPE, health.metrics().into_text())),
+    };
     let verdict = timeout(health.patience() + SLACK, health.ask(probe)).await;
     let verdict = verdict.unwrap_or_else(|_| Verdict::fail("this process is too busy to answer"));
     let status = if verdict.pass { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -52,9 +63,20 @@ pub(super) fn turn_away(stream: &TcpStream) {
     let _ = stream.try_write(BUSY);
 }
 
+fn wanted(path: &str) -> Option<Wanted> {
+    match path {
+        METRICS => Some(Wanted::Metrics),
+        path => PROBES.into_iter().find(|(known, _)| *known == path).map(|(_, probe)| Wanted::Probe(probe)),
+    }
+}
+
 fn json(status: StatusCode, body: &serde_json::Value) -> Response<String> {
-    let mut answer = Response::new(format!("{body}\n"));
+    answer(status, "application/json", format!("{body}\n"))
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: String) -> Response<String> {
+    let mut answer = Response::new(body);
     *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
 }

@@ -8,6 +8,7 @@ pub mod duties;
 mod guard;
 mod input;
 mod keep;
+mod metrics;
 mod pod;
 mod settings;
 mod supervision;

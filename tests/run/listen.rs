@@ -1,8 +1,10 @@
 //! Probes over HTTP, over the life of a pod.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use serde_json::Value;
 use testbed::{Ended, Fault, Testbed, Valkey, http_get};
 
@@ -74,6 +76,86 @@ fn a_member_is_ready_from_its_first_ok_until_it_drains() {
         commands_agree(&bed, "cluster");
         stopped(&bed, 0, started).expect(0, &["drained: {"]);
         assert!(get(&bed, "/livez").is_err(), "nobody is left to answer");
+    });
+}
+
+/// The samples, by name and labels.
+fn metrics(bed: &Testbed) -> anyhow::Result<BTreeMap<String, f64>> {
+    let (status, text) = http_get((bed.pod(0).addr(), PORT).into(), "/metrics")?;
+    anyhow::ensure!(status == 200, "{status}: {text}");
+    let (mut samples, mut described) = (BTreeMap::new(), BTreeSet::new());
+    for line in text.lines() {
+        if let Some(about) = line.strip_prefix("# ") {
+            described.insert(about.split(' ').take(2).map(str::to_owned).collect::<Vec<_>>());
+            continue;
+        }
+        let (name, value) = line.rsplit_once(' ').context("a value")?;
+        let family = name.split('{').next().unwrap_or_default();
+        for kind in ["HELP", "TYPE"] {
+            anyhow::ensure!(described.contains(&vec![kind.to_owned(), family.to_owned()]), "no {kind} of {name}");
+        }
+        anyhow::ensure!(family.starts_with("valkeeper_"), "{name}");
+        anyhow::ensure!(samples.insert(name.to_owned(), value.parse()?).is_none(), "{name} is there twice");
+    }
+    Ok(samples)
+}
+
+#[test]
+fn metrics_tell_what_is_known_of_the_server_and_of_its_cluster() {
+    each(Valkey::all(), |valkey| {
+        let bed = supervised(&valkey, &[]).pods(2).start_servers(false).build().unwrap();
+        listen(&bed, &["--shards", "1", "--replicas", "1", "--grace-period", "60s"]);
+        bed.pod(1).set_run_args(&["--shards", "1", "--replicas", "1"]);
+        bed.pods().iter().for_each(|pod| pod.start().unwrap());
+        let wait = |what: &str, is: &dyn Fn(&BTreeMap<String, f64>) -> bool| {
+            bed.wait_for(what, LIMIT, || metrics(&bed).map(|seen| is(&seen).then_some(seen))).unwrap()
+        };
+        wait("the missing cluster to be told of", &|seen| {
+            seen.get("valkeeper_reconciliation_state{state=\"unformed\"}") == Some(&1.0)
+        });
+        bed.form(1, 1).unwrap();
+        testbed::fill(&bed, 0, 1_500, 10).unwrap();
+        let seen = wait("the cluster to be told of", &|seen| {
+            seen.get("valkeeper_reconciliation_state{state=\"converged\"}") == Some(&1.0)
+                && seen.get("valkeeper_server_keys") == Some(&1_500.0)
+        });
+        for (name, value) in [
+            ("valkeeper_server_up", 1.0),
+            ("valkeeper_server_state{state=\"running\"}", 1.0),
+            ("valkeeper_server_state{state=\"draining\"}", 0.0),
+            ("valkeeper_cluster_ok", 1.0),
+            ("valkeeper_cluster_nodes", 2.0),
+            ("valkeeper_reconciliation_state{state=\"refused\"}", 0.0),
+            ("valkeeper_reconciliation_refusals_total", 0.0),
+            ("valkeeper_takeovers_asked_total", 0.0),
+            ("valkeeper_save_last_ok", 1.0),
+            ("valkeeper_probes_total{probe=\"liveness\",answer=\"pass\"}", 0.0),
+        ] {
+            assert_eq!(seen.get(name), Some(&value), "{name} in {seen:#?}");
+        }
+        let primary = ask::<Vec<testbed::redis::Value>>(&bed, 0, &["ROLE"]).len() == 3;
+        let role = format!("valkeeper_server_role{{role=\"{}\"}}", if primary { "primary" } else { "replica" });
+        assert_eq!(seen.get(&role), Some(&1.0), "{seen:#?}");
+        assert_eq!(seen.contains_key("valkeeper_replication_link_up"), !primary, "{seen:#?}");
+        let slots = if primary { 16_384.0 } else { 0.0 };
+        assert_eq!(seen.get("valkeeper_cluster_slots_owned"), Some(&slots), "{seen:#?}");
+        assert!(
+            seen["valkeeper_reconciliation_rounds_total"] >= 1.0 && seen["valkeeper_replication_offset_bytes"] > 0.0
+        );
+        get(&bed, "/livez").unwrap();
+        assert_eq!(metrics(&bed).unwrap()["valkeeper_probes_total{probe=\"liveness\",answer=\"pass\"}"], 1.0);
+
+        bed.pod(0).pause().unwrap();
+        let seen = wait("the silence to be told of", &|seen| seen["valkeeper_server_up"] == 0.0);
+        assert!(
+            !seen.contains_key("valkeeper_server_keys"),
+            "nothing is told of a server that does not answer: {seen:#?}"
+        );
+        bed.pod(0).resume().unwrap();
+        wait("the server to be up again", &|seen| seen["valkeeper_server_up"] == 1.0);
+        bed.pod(0).restart_same_address().unwrap();
+        let seen = wait("the server to be up again", &|seen| seen["valkeeper_server_up"] == 1.0);
+        assert_eq!(seen.get("valkeeper_last_drain_clean"), Some(&1.0), "{seen:#?}");
     });
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Turn {
 impl Turn {
     /// Takes it, unless somebody else has it.
     pub(super) fn take(dir: &Path) -> io::Result<Option<Self>> {
-        let lock = File::options().create(true).truncate(false).write(true).open(dir.join(LOCK))?;
+        let lock = files::private().truncate(false).write(true).open(dir.join(LOCK))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Self { _lock: lock })),
             Err(Errno::WOULDBLOCK) => Ok(None),

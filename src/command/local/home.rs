@@ -43,7 +43,7 @@ impl Home {
         };
         let opened = || {
             fs::create_dir_all(dir)?;
-            let lock = File::options().create(true).truncate(false).read(true).write(true).open(dir.join(LOCK))?;
+            let lock = files::private().truncate(false).read(true).write(true).open(dir.join(LOCK))?;
             Ok((fs::canonicalize(dir)?, lock))
         };
         let (path, mut lock) = opened().map_err(|error: io::Error| {

@@ -18,7 +18,9 @@ use tokio::time::timeout;
 use super::STATEFULSET;
 use super::home::Home;
 use super::network::Network;
+use crate::config::PASSWORD_VARIABLES;
 use crate::exit::{Exit, Failure};
+use crate::files;
 use crate::process::child::{Child, OnOurDeath};
 
 /// The servers that run.
@@ -139,9 +141,12 @@ fn config(ip: Ipv4Addr, port: u16, keep: bool) -> String {
 
 async fn spawn(program: &Path, dir: &Path, log: &Path, config: &str) -> anyhow::Result<Child> {
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let output = File::options().create(true).append(true).open(log);
+    let output = files::private().append(true).open(log);
     let output = output.with_context(|| format!("cannot write {}", log.display()))?;
     let mut command = Command::new(program);
+    for secret in PASSWORD_VARIABLES {
+        command.env_remove(secret);
+    }
     command.arg("-").current_dir(dir).stdout(output.try_clone()?).stderr(output);
     let started = Child::spawn(command, OnOurDeath::Kill, config.as_bytes());
     let (child, input) = started.with_context(|| format!("cannot run {}", program.display()))?;

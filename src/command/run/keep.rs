@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::metrics::Tally;
 use super::watch::LastReport;
 use crate::command::rounds::{Pace, Round, Rounds, Tempo};
 use crate::observer::Observer;
@@ -39,6 +40,7 @@ pub(super) struct Keeper<'p> {
     own: SocketAddr,
     last: watch::Receiver<Option<ServerReport>>,
     progress: &'p Progress,
+    tally: &'p Tally,
     pace: Pace,
     /// How long to wait while the cluster is as it is to be.
     quiet: Duration,
@@ -58,6 +60,7 @@ impl<'p> Keeper<'p> {
         ordinal: Option<u32>,
         last: &LastReport,
         progress: &'p Progress,
+        tally: &'p Tally,
     ) -> Self {
         // Everybody asks everybody: in a large cluster that is much work, and is done less often.
         let factor = desired.shape.members().div_ceil(32).try_into().unwrap_or(u32::MAX);
@@ -75,6 +78,7 @@ impl<'p> Keeper<'p> {
             own,
             last: last.subscribe(),
             progress,
+            tally,
             pace: Pace::new(tempo),
             quiet: (Duration::from_secs(15) + apart).saturating_mul(factor),
             before: None,
@@ -94,6 +98,7 @@ impl<'p> Keeper<'p> {
                 false => Reconciliation::unformed(),
             };
             self.tell(&progress, round.stood);
+            self.count(&progress);
             self.progress.send_replace(Some(progress));
             let acted = match round.stage() {
                 Some(stage) if stands => self.act(stage, seen.view.myself().id).await,
@@ -132,6 +137,7 @@ impl<'p> Keeper<'p> {
         }
         let part = Stage { kind: stage.kind, actions };
         self.rounds.tell(&Decision::Act(part.clone()));
+        self.tally.rounds_acted.add_one();
         // What it leads to is news.
         self.said = None;
         if let Err(forbidden) = self.rounds.act(&mut self.observer, &part).await {
@@ -171,6 +177,14 @@ impl<'p> Keeper<'p> {
             }
         };
         self.woken = timeout(most.saturating_sub(least), news).await.is_ok();
+    }
+
+    fn count(&self, now: &Reconciliation) {
+        self.tally.rounds.add_one();
+        let is_refusal = |progress: &Reconciliation| progress.state == Phase::Refused;
+        if is_refusal(now) && !self.progress.borrow().as_ref().is_some_and(is_refusal) {
+            self.tally.refusals.add_one();
+        }
     }
 
     /// One line for what people should know of: not for every step of others, nor for what passes by itself.

@@ -13,6 +13,7 @@ use super::duties::{Cut, Duties, Start};
 use super::guard::{self, Guard};
 use super::input::Input;
 use super::keep::Progress;
+use super::metrics::Tally;
 use super::settings::Settings;
 use super::watch::{LastReport, hand_over_from_dead};
 use crate::admin::Admin;
@@ -39,6 +40,8 @@ pub(super) struct Pod {
     life: watch::Sender<Life>,
     /// How far reconciliation is.
     progress: Progress,
+    /// What is counted, for whoever collects metrics.
+    tally: Arc<Tally>,
     /// What the guard found that has to be seen to once the server runs.
     debts: watch::Sender<Debts>,
 }
@@ -69,6 +72,7 @@ impl Pod {
             admin,
             life: watch::Sender::new(Life::Guarding("it has just begun".to_owned())),
             progress: Progress::default(),
+            tally: Arc::default(),
             debts: watch::Sender::default(),
         })
     }
@@ -123,6 +127,9 @@ impl Duties for Pod {
         };
         let follows = self.settings.aof.partial_resync && guard::follows_somebody(&self.around(), &disk).await;
         let append_only = self.settings.aof.starts_from_rdb(&config, &disk, drained.as_ref(), follows);
+        if let Some(report) = drained {
+            self.tally.note_last_drain(report);
+        }
         let held_back = opened.held_back.then(|| (config.clone(), disk));
         let nodes_conf = self.settings.policy.cluster.then(|| config.nodes_conf());
         self.debts.send_replace(Debts { append_only, held_back, nodes_conf });
@@ -164,7 +171,7 @@ impl Duties for Pod {
     async fn hand_over(self: Arc<Self>) -> Result<(), Failure> {
         if self.settings.takes_over {
             let last = self.last.borrow().clone();
-            hand_over_from_dead(last, &self.settings.credentials).await;
+            hand_over_from_dead(last, &self.settings.credentials, &self.tally.takeovers).await;
         }
         Ok(())
     }

@@ -5,12 +5,14 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::metrics::{Count, Tally};
 use crate::command::peers::Peers;
 use crate::config::Credentials;
 use crate::datadir::Changes;
@@ -44,6 +46,8 @@ pub(super) struct Watch<'p> {
     pub(super) takes_over: bool,
     /// Where what it says is kept.
     pub(super) last: &'p LastReport,
+    /// What is counted of it.
+    pub(super) tally: &'p Tally,
     /// The file that the server replaces when its role changes, or anybody's; none where it is not known.
     pub(super) nodes_conf: Option<&'p Path>,
 }
@@ -65,7 +69,9 @@ impl Watch<'_> {
         let mut told = String::new();
         loop {
             // A server that does not answer has not changed its primary.
-            if let Ok(report) = self.server.report().await {
+            let report = self.server.report().await;
+            self.tally.answers.store(report.is_ok(), Ordering::Relaxed);
+            if let Ok(report) = report {
                 follows = followed(&report).filter(|_| self.takes_over);
                 self.last.send_replace(Some(report));
             }
@@ -118,6 +124,7 @@ impl Watch<'_> {
             match succession.next(started.elapsed(), dead.id, &own, &peers, &gone) {
                 Claim::TakeOver => {
                     tracing::warn!("the primary at {} is dead; this replica takes over", dead.address);
+                    self.tally.takeovers.add_one();
                     if let Outcome::Failed(why) | Outcome::Unanswered(why) | Outcome::Forbidden(why) =
                         self.server.order(Order::TakeOverFromDead).await
                     {
@@ -166,7 +173,7 @@ async fn a_while(changes: Option<&mut Changes>) {
 
 /// The server has ended by itself: if it was a primary with slots, its heir is asked at once. Over when somebody else
 /// owns them, or nobody can be asked.
-pub(super) async fn hand_over_from_dead(last: Option<ServerReport>, credentials: &Credentials) {
+pub(super) async fn hand_over_from_dead(last: Option<ServerReport>, credentials: &Credentials, asked: &Count) {
     const OFTEN: Duration = Duration::from_millis(10);
     /// Where most primaries have died at once, each would wait for the others to come back.
     const VOTERS_WITHIN: Duration = Duration::from_secs(1);
@@ -209,6 +216,7 @@ pub(super) async fn hand_over_from_dead(last: Option<ServerReport>, credentials:
                 return;
             }
         } else {
+            asked.add_one();
             let outcome = replicas.order(peer, Order::TakeOverFromDead).await;
             asked_at = Some(Instant::now());
             attempts += 1;

@@ -23,6 +23,7 @@
 //! ```
 
 mod answer;
+mod crowd;
 mod disk;
 mod dns;
 mod ended;
@@ -45,6 +46,7 @@ mod versions;
 mod wait;
 mod writer;
 
+pub use crowd::Crowd;
 pub use dns::{Answer, Dns, DnsServer, Fault, RecordType, Transport};
 pub use ended::Ended;
 pub use fill::fill;

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::pending;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -14,6 +15,7 @@ use super::Pod;
 use crate::command::probe::{OwnHealth, Told};
 use crate::command::rebalance;
 use crate::command::run::keep::Keeper;
+use crate::command::run::metrics;
 use crate::command::run::watch::Watch;
 use crate::command::run::{aof, guard};
 use crate::exit;
@@ -55,6 +57,7 @@ impl Pod {
             credentials: &self.settings.credentials,
             takes_over: self.settings.takes_over,
             last: &self.last,
+            tally: &self.tally,
             nodes_conf: nodes_conf.as_deref(),
         };
         watch.run().await
@@ -85,7 +88,8 @@ impl Pod {
                 return;
             }
         };
-        let keeper = Keeper::new(desired, observer, self.settings.address, ordinal, &self.last, &self.progress);
+        let keeper =
+            Keeper::new(desired, observer, self.settings.address, ordinal, &self.last, &self.progress, &self.tally);
         let keep = async {
             let held_back = Reconciliation::paused("a replica holds better data, and has to take over first");
             self.progress.send_replace(Some(held_back));
@@ -139,7 +143,14 @@ impl Pod {
         if let Some(admin) = &self.admin {
             let (server, dir) = (self.settings.server(), self.settings.data_dir.clone());
             let told = Told { life: self.life.subscribe(), reconciliation: self.progress.subscribe() };
-            admin.serve(OwnHealth::new(told, server, self.settings.policy.cluster, dir)).await;
+            let told = metrics::Told {
+                health: OwnHealth::new(told, server, self.settings.policy.cluster, dir),
+                life: self.life.subscribe(),
+                last: self.last.subscribe(),
+                progress: self.progress.subscribe(),
+                tally: Arc::clone(&self.tally),
+            };
+            admin.serve(told).await;
         }
     }
 
