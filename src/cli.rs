@@ -13,6 +13,7 @@ use crate::topology::drain::SavePolicy;
 use crate::topology::identity::SiteName;
 use crate::topology::node::NodeId;
 use crate::topology::probe::Probe;
+use crate::topology::version::Version;
 
 /// Forms and keeps a Valkey Cluster from inside its pods: no operator, no RBAC, no shell scripts.
 #[derive(Debug, Parser)]
@@ -81,6 +82,11 @@ pub enum Command {
     Evacuate(EvacuateArgs),
     /// Say what is wrong with the cluster and the command that mends it; changes nothing.
     Doctor(LookArgs),
+    /// Print the rule of a user for valkeeper that may do what valkeeper does and nothing else.
+    ///
+    /// It is a line of an ACL file, or of valkey.conf. It holds the hash of the password that is given as to any other
+    /// command, and never the password. Asks no server.
+    Acl(AclArgs),
     /// Run a whole cluster on this machine's loopback addresses until Ctrl-C.
     #[cfg(feature = "local")]
     Local(LocalArgs),
@@ -311,6 +317,27 @@ pub struct MovingArgs {
     pub output: Output,
 }
 
+/// `valkeeper acl`.
+#[derive(Debug, Args)]
+pub struct AclArgs {
+    /// The user, and its password.
+    #[command(flatten)]
+    pub credentials: CredentialArgs,
+    /// What the user is for.
+    #[arg(long, env = "VALKEEPER_ROLE", value_enum, default_value_t = AclRole::Run)]
+    pub role: AclRole,
+    /// The version of the servers, or the oldest one. A server does not start where a user has a command that it does not
+    /// know; so without this, those for moving slots whole are left out, which came with 9.0.
+    #[arg(long = "for", env = "VALKEEPER_FOR", value_name = "VERSION", value_parser = version)]
+    pub version: Option<Version>,
+    /// Leave out what changing the password takes, which is as much as to give itself every right.
+    #[arg(long, env = "VALKEEPER_FIXED_PASSWORD")]
+    pub fixed_password: bool,
+    /// Print what each command is for instead.
+    #[arg(long, env = "VALKEEPER_EXPLAIN")]
+    pub explain: bool,
+}
+
 /// `valkeeper local`.
 #[cfg(feature = "local")]
 #[derive(Debug, Args)]
@@ -368,7 +395,7 @@ pub struct FindArgs {
 /// What lets us in.
 #[derive(Debug, Args)]
 pub struct CredentialArgs {
-    /// The ACL user; default: the server's default user.
+    /// The ACL user; default: the server's default user. `acl` prints what it needs.
     #[arg(long, env = "VALKEEPER_USERNAME", value_name = "NAME")]
     pub username: Option<String>,
     /// The file that holds the password. Without it: VALKEY_PASSWORD_FILE, VALKEY_PASSWORD, VALKEYCLI_AUTH.
@@ -439,8 +466,22 @@ fn node_id(text: &str) -> Result<NodeId, String> {
     NodeId::parse(text).ok_or_else(|| "a node id has 40 digits, 0 to 9 and a to f".to_owned())
 }
 
+fn version(text: &str) -> Result<Version, String> {
+    let known = Version::parse(text).filter(|version| *version >= Version::OLDEST);
+    known.ok_or_else(|| "write 8.1 or 9.1; 7.2 is the oldest".to_owned())
+}
+
 fn site_name(text: &str) -> Result<SiteName, String> {
     SiteName::new(text).ok_or_else(|| "only letters, digits, dots, dashes and underscores".to_owned())
+}
+
+/// What a user of the server is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AclRole {
+    /// Every command, and replication.
+    Run,
+    /// Only `status`, `doctor` and `probe`.
+    Watch,
 }
 
 /// What kind of server it is.

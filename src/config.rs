@@ -63,6 +63,12 @@ impl Secret {
         Self(text.into())
     }
 
+    /// Its SHA-256, as ACL rules name passwords.
+    pub fn sha256(&self) -> String {
+        let hash = ring::digest::digest(&ring::digest::SHA256, self.0.as_bytes());
+        hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The text; for the server only.
     pub(crate) fn reveal(&self) -> &str {
         &self.0
@@ -111,14 +117,9 @@ impl Credentials {
         Self::new(&args.credentials, service.as_ref())
     }
 
-    /// `--password-file`, then `VALKEY_PASSWORD_FILE`, `VALKEY_PASSWORD` and `VALKEYCLI_AUTH`; the first one counts.
+    /// The user, its [`password`], and how to speak TLS.
     pub fn new(args: &CredentialArgs, service: Option<&Service>) -> Result<Self, Failure> {
-        let variable = |name| std::env::var(name).ok().filter(|text: &String| !text.is_empty());
-        let file = args.password_file.clone().or_else(|| variable("VALKEY_PASSWORD_FILE").map(PathBuf::from));
-        let password = match file {
-            Some(path) => Some(password_from(&path)?),
-            None => PASSWORD_VARIABLES.into_iter().find_map(variable).map(Secret::new),
-        };
+        let password = password(args)?;
         if args.username.is_some() && password.is_none() {
             return Err(Exit::Usage.saying("--username needs a password: --password-file or VALKEY_PASSWORD"));
         }
@@ -154,6 +155,16 @@ fn tls(args: &TlsArgs, service: Option<&Service>) -> Result<Tls, Failure> {
         );
     }
     Ok(tls)
+}
+
+/// `--password-file`, then `VALKEY_PASSWORD_FILE`, `VALKEY_PASSWORD` and `VALKEYCLI_AUTH`; the first one counts.
+pub fn password(args: &CredentialArgs) -> Result<Option<Secret>, Failure> {
+    let variable = |name| std::env::var(name).ok().filter(|text: &String| !text.is_empty());
+    let file = args.password_file.clone().or_else(|| variable("VALKEY_PASSWORD_FILE").map(PathBuf::from));
+    match file {
+        Some(path) => Ok(Some(password_from(&path)?)),
+        None => Ok(PASSWORD_VARIABLES.into_iter().find_map(variable).map(Secret::new)),
+    }
 }
 
 /// The shape that was asked for; both numbers have defaults.

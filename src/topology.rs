@@ -3,6 +3,7 @@
 //! No I/O, no clock, no randomness, no logging in here; the same input gives the same output, and no input panics.
 
 pub mod absent;
+pub mod acl;
 pub mod budget;
 pub mod decision;
 pub mod desired;

@@ -68,7 +68,7 @@ impl Connection {
             auth.arg(username);
         }
         auth.arg(password.reveal());
-        auth.query_async::<()>(&mut self.inner).await.map_err(|error| refusal(&error))
+        auth.query_async::<()>(&mut self.inner).await.map_err(|error| refusal(&error, credentials.username.as_deref()))
     }
 
     /// Sends commands in one piece; one result a command.
@@ -97,8 +97,12 @@ pub(super) fn unreachable(error: &io::Error) -> Silence {
 
 /// What the server says to our password, where it is known not to repeat it; a server that does not know AUTH quotes its
 /// arguments.
-fn refusal(error: &RedisError) -> Silence {
+fn refusal(error: &RedisError, username: Option<&str>) -> Silence {
     match silence(error) {
+        Silence::Denied(why) => Silence::Denied(match username {
+            Some(name) => format!("{why} We are the user {name:?}"),
+            None => format!("{why} We are the default user: where that is off, --username names another"),
+        }),
         Silence::Unusable(why) if why.contains("without any password configured") => {
             Silence::Denied("it has no password, and we were given one".to_owned())
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Value};
 
 use super::connection::Connection;
-use super::error::{describe, silence};
+use super::error::{describe, is_forbidden, silence, with_remedy};
 use crate::config::Credentials;
 use crate::topology::node::NodeId;
 use crate::topology::observation::Silence;
@@ -143,8 +143,8 @@ impl Mover {
         self.send([command]).await?.into_iter().try_for_each(|answer| answer.map(drop).map_err(|error| failed(&error)))
     }
 
-    /// Moves keys of one slot to the same database of another server; the server serves nobody meanwhile. A key that is there already is
-    /// replaced: see `command::rebalance::keywise` for why that is right.
+    /// Moves keys of one slot to the same database of another server; the server serves nobody meanwhile. A key that is
+    /// there already is replaced: see `command::rebalance::keywise` for why that is right.
     pub async fn migrate(
         &mut self,
         (target, database): (SocketAddr, u32),
@@ -251,11 +251,14 @@ fn set_slot(slot: Slot, state: SlotState) -> Cmd {
 
 fn failed(error: &RedisError) -> MoveError {
     let what = describe(error);
-    match error.code() {
-        Some("NOPERM") => MoveError::Forbidden(what),
-        _ if OVERTAKEN.iter().any(|text| what.contains(text)) => MoveError::Overtaken(what),
-        _ if error.is_io_error() || error.is_timeout() => MoveError::Passing(silence(error).to_string()),
-        _ => MoveError::Passing(what),
+    if is_forbidden(error) {
+        MoveError::Forbidden(with_remedy(&what))
+    } else if OVERTAKEN.iter().any(|text| what.contains(text)) {
+        MoveError::Overtaken(what)
+    } else if error.is_io_error() || error.is_timeout() {
+        MoveError::Passing(silence(error).to_string())
+    } else {
+        MoveError::Passing(what)
     }
 }
 
