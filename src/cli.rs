@@ -147,6 +147,12 @@ pub struct RunArgs {
     /// What happens when the process of a primary dies, this pod's or that which this pod copies.
     #[arg(long, env = "VALKEEPER_ON_PRIMARY_LOST", value_enum, default_value_t = OnPrimaryLost::Failover)]
     pub on_primary_lost: OnPrimaryLost,
+    /// How long the former password stays valid once every pod has the new one that its password file says: clients may be
+    /// as late as pods.
+    #[arg(
+        long, env = "VALKEEPER_PASSWORD_OVERLAP", value_name = "DURATION", default_value = "2m", value_parser = duration
+    )]
+    pub password_overlap: Duration,
     /// Answer probes over HTTP here: /startupz, /livez and /readyz.
     #[arg(long, env = "VALKEEPER_LISTEN", value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,

@@ -1,6 +1,7 @@
 //! From options to values that cannot be wrong.
 
-use std::fmt;
+mod keyring;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,20 +13,18 @@ use crate::exit::{Exit, Failure};
 use crate::topology::desired::Shape;
 use crate::topology::identity::ClusterId;
 
+pub use keyring::{Keyring, Secret};
+
 /// The variables that may hold our password.
 pub const PASSWORD_VARIABLES: [&str; 2] = ["VALKEY_PASSWORD", "VALKEYCLI_AUTH"];
 
-/// A secret: whatever shows it shows nothing.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
 /// What lets us in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Credentials {
     /// The ACL user; none for the default user.
     pub username: Option<String>,
-    /// The password; none where the server asks for none.
-    pub password: Option<Secret>,
+    /// The passwords; none where the server asks for none.
+    pub keyring: Keyring,
 }
 
 /// Where the peers are found and how they are reached.
@@ -52,18 +51,6 @@ pub enum Service {
     Names(Vec<String>),
     /// One node's address; the others are learnt from it.
     Address(IpAddr),
-}
-
-impl Secret {
-    /// Keeps a text secret.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text; for the server only.
-    pub(crate) fn reveal(&self) -> &str {
-        &self.0
-    }
 }
 
 impl Reach {
@@ -96,17 +83,29 @@ pub fn own_address(pod_ip: Option<IpAddr>, port: u16) -> SocketAddr {
 impl Credentials {
     /// `--password-file`, then `VALKEY_PASSWORD_FILE`, `VALKEY_PASSWORD` and `VALKEYCLI_AUTH`; the first one counts.
     pub fn new(args: &CredentialArgs) -> Result<Self, Failure> {
-        let variable = |name| std::env::var(name).ok().filter(|text: &String| !text.is_empty());
-        let file = args.password_file.clone().or_else(|| variable("VALKEY_PASSWORD_FILE").map(PathBuf::from));
-        let password = match file {
+        let password = match password_file(args) {
             Some(path) => Some(password_from(&path)?),
             None => PASSWORD_VARIABLES.into_iter().find_map(variable).map(Secret::new),
         };
         if args.username.is_some() && password.is_none() {
             return Err(Exit::Usage.saying("--username needs a password: --password-file or VALKEY_PASSWORD"));
         }
-        Ok(Self { username: args.username.clone(), password })
+        Ok(Self { username: args.username.clone(), keyring: Keyring::new(password) })
     }
+
+    /// The user we are.
+    pub fn user(&self) -> &str {
+        self.username.as_deref().unwrap_or("default")
+    }
+}
+
+/// The file that holds the password, where one does.
+pub fn password_file(args: &CredentialArgs) -> Option<PathBuf> {
+    args.password_file.clone().or_else(|| variable("VALKEY_PASSWORD_FILE").map(PathBuf::from))
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|text| !text.is_empty())
 }
 
 /// The shape that was asked for; both numbers have defaults.
@@ -122,7 +121,8 @@ pub fn shape(args: &ShapeArgs) -> Result<Shape, Failure> {
     }
 }
 
-fn password_from(path: &Path) -> Result<Secret, Failure> {
+/// The password in a file; a line break at its end is not part of it.
+pub(crate) fn password_from(path: &Path) -> Result<Secret, Failure> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the password file {}", path.display()))
         .map_err(|error| Exit::Usage.because(error))?;
@@ -194,12 +194,6 @@ pub fn weight(text: &str) -> Result<(String, u32), String> {
     }
 }
 
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,12 +218,6 @@ mod tests {
         }
         assert_eq!(names("valkey.", &SEARCH), Some(vec!["valkey".to_owned()]));
         assert_eq!(names("valkey", &[]), Some(vec!["valkey".to_owned()]));
-    }
-
-    #[test]
-    fn no_debug_form_shows_a_secret() {
-        let credentials = Credentials { username: None, password: Some(Secret::new("hunter2")) };
-        assert!(!format!("{credentials:?}").contains("hunter2"));
     }
 
     #[test]

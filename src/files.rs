@@ -1,13 +1,53 @@
 //! Files of ours.
 
-use std::fs;
-use std::io;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+
+/// For files that we make: nobody but our own user reads or writes them, whatever the umask is.
+pub fn private() -> OpenOptions {
+    let mut options = File::options();
+    options.create(true).mode(0o600);
+    options
+}
 
 /// Writes a file in the place of the one that may be there, all of it or nothing: others may be reading.
 pub fn replace(file: &Path, text: &str) -> io::Result<()> {
+    let draft = draft(file);
+    // One that was left half written is opened with the permissions that it has.
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    private().write(true).truncate(true).open(&draft)?.write_all(text.as_bytes())?;
+    fs::rename(&draft, file)
+}
+
+fn draft(file: &Path) -> OsString {
     let mut draft = file.as_os_str().to_owned();
     draft.push(".new");
-    fs::write(&draft, text)?;
-    fs::rename(&draft, file)
+    draft
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_we_write_nobody_else_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        for before in [&file, Path::new(&draft(&file))] {
+            fs::write(before, "old").unwrap();
+            fs::set_permissions(before, PermissionsExt::from_mode(0o666)).unwrap();
+        }
+        replace(&file, "new").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!fs::exists(draft(&file)).unwrap());
+    }
 }

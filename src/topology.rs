@@ -4,6 +4,7 @@
 
 pub mod absent;
 pub mod budget;
+pub mod changeover;
 pub mod decision;
 pub mod desired;
 pub mod drain;

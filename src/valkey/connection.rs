@@ -11,7 +11,7 @@ use redis::{
 };
 
 use super::error::silence;
-use crate::config::Credentials;
+use crate::config::{Credentials, Secret};
 use crate::topology::observation::Silence;
 
 /// How long a server may take to accept a connection, and how long to answer. A server that takes longer is busy with
@@ -22,6 +22,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub(super) struct Connection {
     inner: MultiplexedConnection,
+    /// The password that let us in.
+    password: Option<Secret>,
 }
 
 impl Connection {
@@ -53,22 +55,36 @@ impl Connection {
             AsyncConnectionConfig::new().set_connection_timeout(Some(patience)).set_response_timeout(Some(patience));
         let inner =
             client.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| silence(&error))?;
-        let mut connection = Self { inner };
+        let mut connection = Self { inner, password: None };
         connection.log_in(credentials).await?;
         Ok(connection)
     }
 
-    /// We log in ourselves because the library does not tell what the server says to a wrong password.
+    /// We log in ourselves because the library does not tell what the server says to a wrong password. A server that has
+    /// not heard of our password yet takes a former one.
     async fn log_in(&mut self, credentials: &Credentials) -> Result<(), Silence> {
-        let Some(password) = &credentials.password else {
-            return Ok(());
-        };
-        let mut auth = redis::cmd("AUTH");
-        if let Some(username) = &credentials.username {
-            auth.arg(username);
+        let mut denied = Ok(());
+        for password in credentials.keyring.passwords() {
+            let mut auth = redis::cmd("AUTH");
+            if let Some(username) = &credentials.username {
+                auth.arg(username);
+            }
+            auth.arg(password.reveal());
+            match auth.query_async::<()>(&mut self.inner).await {
+                Ok(()) => {
+                    self.password = Some(password);
+                    return Ok(());
+                }
+                Err(error) if error.code() == Some("WRONGPASS") => denied = denied.and(Err(refusal(&error))),
+                Err(error) => return Err(refusal(&error)),
+            }
         }
-        auth.arg(password.reveal());
-        auth.query_async::<()>(&mut self.inner).await.map_err(|error| refusal(&error))
+        denied
+    }
+
+    /// The password that let us in.
+    pub(super) fn password(&self) -> Option<&Secret> {
+        self.password.as_ref()
     }
 
     /// Sends commands in one piece; one result a command.
