@@ -26,9 +26,13 @@ const OFTEN: Duration = Duration::from_millis(500);
 const SELDOM: Duration = Duration::from_secs(10);
 /// How long another node may take to say how it stands to us.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long something is waited for before it is worth a line in the log, and before the next one.
+/// Before our own server is asked again that did not answer.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long others are waited for before it is worth a line in the log, and before the next one.
 const LONG: Duration = Duration::from_secs(10);
-const VERY_LONG: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_secs(60);
+/// After this long it is more than a secret that reaches one pod later than another.
+const TOO_LONG: Duration = Duration::from_secs(300);
 
 /// Beside one server.
 pub(super) struct Changeover<'p> {
@@ -90,7 +94,8 @@ impl<'p> Changeover<'p> {
             let factor = u32::try_from(nodes.div_ceil(32)).unwrap_or(u32::MAX);
             let pause = match step {
                 Some(Step::Accept(_) | Step::FollowWithMine | Step::Retire(_)) => OFTEN / 10,
-                Some(Step::Wait(_) | Step::Overlap(_)) | None => OFTEN.saturating_mul(factor),
+                Some(Step::Wait(_) | Step::Overlap(_)) => OFTEN.saturating_mul(factor),
+                None => PAUSE,
                 Some(Step::Settled) => {
                     self.others.values_mut().for_each(Access::hang_up);
                     SELDOM.saturating_mul(factor)
@@ -247,18 +252,23 @@ impl<'p> Changeover<'p> {
             return;
         }
         let (since, told) = self.waits.get_or_insert((Instant::now(), None));
-        if told.map_or(since.elapsed() >= LONG, |at| at.elapsed() >= VERY_LONG) {
+        if told.map_or(since.elapsed() >= LONG, |at| at.elapsed() >= AGAIN) {
             *told = Some(Instant::now());
-            tracing::warn!("{step}");
+            match since.elapsed() >= TOO_LONG {
+                true => tracing::warn!("{step}"),
+                false => tracing::info!("{step}"),
+            }
         }
     }
 
     fn tell_refused(&mut self, why: &str) {
         if self.refused.as_deref() != Some(why) {
-            tracing::warn!(
-                "the server's password cannot be changed over: {why}. What to do: give the user {:?} {ACCESS_COMMANDS}",
-                self.credentials.user()
-            );
+            let user = self.credentials.user();
+            let remedy = match why.contains("NOPERM") {
+                true => format!(". What to do: give the user {user:?} {ACCESS_COMMANDS}"),
+                false => String::new(),
+            };
+            tracing::warn!("the server's password cannot be changed over: {why}{remedy}");
             self.refused = Some(why.to_owned());
         }
     }
