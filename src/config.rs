@@ -1,32 +1,31 @@
 //! From options to values that cannot be wrong.
 
-use std::fmt;
+mod keyring;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::cli::{CredentialArgs, FindArgs, OwnArgs, ReachArgs, ShapeArgs, TlsArgs};
+use crate::cli::{CredentialArgs, FindArgs, LoginArgs, OwnArgs, ReachArgs, ShapeArgs, TlsArgs};
 use crate::exit::{Exit, Failure};
 use crate::tls::{Files, Names, Pair, Tls};
 use crate::topology::desired::Shape;
 use crate::topology::identity::ClusterId;
 
+pub use keyring::{Keyring, Secret};
+
 /// The variables that may hold our password.
 pub const PASSWORD_VARIABLES: [&str; 2] = ["VALKEY_PASSWORD", "VALKEYCLI_AUTH"];
 
-/// A secret: whatever shows it shows nothing.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
 /// What lets us in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Credentials {
     /// The ACL user; none for the default user.
     pub username: Option<String>,
-    /// The password; none where the server asks for none.
-    pub password: Option<Secret>,
+    /// The passwords; none where the server asks for none.
+    pub keyring: Keyring,
     /// How to speak TLS; none where servers do not.
     pub tls: Option<Tls>,
 }
@@ -55,24 +54,6 @@ pub enum Service {
     Names(Vec<String>),
     /// One node's address; the others are learnt from it.
     Address(IpAddr),
-}
-
-impl Secret {
-    /// Keeps a text secret.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// Its SHA-256, as ACL rules name passwords.
-    pub fn sha256(&self) -> String {
-        let hash = ring::digest::digest(&ring::digest::SHA256, self.0.as_bytes());
-        hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// The text; for the server only.
-    pub(crate) fn reveal(&self) -> &str {
-        &self.0
-    }
 }
 
 impl Reach {
@@ -119,17 +100,31 @@ impl Credentials {
 
     /// The user, its [`password`], and how to speak TLS.
     pub fn new(args: &CredentialArgs, service: Option<&Service>) -> Result<Self, Failure> {
-        let password = password(args)?;
-        if args.username.is_some() && password.is_none() {
+        let password = password(&args.login)?;
+        let username = args.login.username.clone();
+        if username.is_some() && password.is_none() {
             return Err(Exit::Usage.saying("--username needs a password: --password-file or VALKEY_PASSWORD"));
         }
-        let tls = args.tls.tls.then(|| tls(&args.tls, service)).transpose()?;
-        Ok(Self { username: args.username.clone(), password, tls })
+        Ok(Self { username, keyring: Keyring::new(password), tls: tls(&args.tls, service)? })
+    }
+
+    /// The user we are.
+    pub fn user(&self) -> &str {
+        self.username.as_deref().unwrap_or("default")
     }
 }
 
-/// How to speak TLS; reads the files.
-fn tls(args: &TlsArgs, service: Option<&Service>) -> Result<Tls, Failure> {
+/// How to speak TLS, where it is spoken; reads the files.
+fn tls(args: &TlsArgs, service: Option<&Service>) -> Result<Option<Tls>, Failure> {
+    if !args.tls {
+        let given = [&args.tls_ca, &args.tls_cert, &args.tls_key].into_iter().flatten().next();
+        return match given {
+            Some(file) => {
+                Err(Exit::Usage.saying(format!("{} is given for TLS, and TLS is not spoken: --tls", file.display())))
+            }
+            None => Ok(None),
+        };
+    }
     let names = match (&args.tls_server_name, service) {
         (Some(name), _) => Names::Exactly(name.trim_end_matches('.').to_owned()),
         (None, Some(Service::Names(names))) => {
@@ -154,17 +149,24 @@ fn tls(args: &TlsArgs, service: Option<&Service>) -> Result<Tls, Failure> {
             "--tls-insecure: whoever answers is believed, so anybody in between can read and change everything"
         );
     }
-    Ok(tls)
+    Ok(Some(tls))
 }
 
 /// `--password-file`, then `VALKEY_PASSWORD_FILE`, `VALKEY_PASSWORD` and `VALKEYCLI_AUTH`; the first one counts.
-pub fn password(args: &CredentialArgs) -> Result<Option<Secret>, Failure> {
-    let variable = |name| std::env::var(name).ok().filter(|text: &String| !text.is_empty());
-    let file = args.password_file.clone().or_else(|| variable("VALKEY_PASSWORD_FILE").map(PathBuf::from));
-    match file {
+pub fn password(args: &LoginArgs) -> Result<Option<Secret>, Failure> {
+    match password_file(args) {
         Some(path) => Ok(Some(password_from(&path)?)),
         None => Ok(PASSWORD_VARIABLES.into_iter().find_map(variable).map(Secret::new)),
     }
+}
+
+/// The file that holds the password, where one does.
+pub fn password_file(args: &LoginArgs) -> Option<PathBuf> {
+    args.password_file.clone().or_else(|| variable("VALKEY_PASSWORD_FILE").map(PathBuf::from))
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|text| !text.is_empty())
 }
 
 /// The shape that was asked for; both numbers have defaults.
@@ -180,7 +182,8 @@ pub fn shape(args: &ShapeArgs) -> Result<Shape, Failure> {
     }
 }
 
-fn password_from(path: &Path) -> Result<Secret, Failure> {
+/// The password in a file; a line break at its end is not part of it.
+pub(crate) fn password_from(path: &Path) -> Result<Secret, Failure> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the password file {}", path.display()))
         .map_err(|error| Exit::Usage.because(error))?;
@@ -252,12 +255,6 @@ pub fn weight(text: &str) -> Result<(String, u32), String> {
     }
 }
 
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,12 +279,6 @@ mod tests {
         }
         assert_eq!(names("valkey.", &SEARCH), Some(vec!["valkey".to_owned()]));
         assert_eq!(names("valkey", &[]), Some(vec!["valkey".to_owned()]));
-    }
-
-    #[test]
-    fn no_debug_form_shows_a_secret() {
-        let credentials = Credentials { password: Some(Secret::new("hunter2")), ..Credentials::default() };
-        assert!(!format!("{credentials:?}").contains("hunter2"));
     }
 
     #[test]

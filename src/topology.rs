@@ -5,6 +5,7 @@
 pub mod absent;
 pub mod acl;
 pub mod budget;
+pub mod changeover;
 pub mod decision;
 pub mod desired;
 pub mod drain;

@@ -1,5 +1,6 @@
 //! Talking to servers. The only module that knows redis-rs.
 
+mod access;
 mod connection;
 mod deeds;
 mod error;
@@ -19,6 +20,7 @@ use crate::topology::decision::{Action, Stage};
 use crate::topology::identity::PodName;
 use crate::topology::observation::Peer;
 
+pub use access::{ACCESS_COMMANDS, Access, AccessChange};
 use connection::{Connection, PATIENCE};
 pub use lifeline::Lifeline;
 pub use mover::{Migration, MoveError, Mover, SlotState};

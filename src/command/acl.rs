@@ -18,11 +18,11 @@ pub fn run(args: &AclArgs) -> Result<(), Failure> {
         let rows = scope.grants().map(|grant| [grant.command, grant.reason].map(str::to_owned));
         render::print(&render::table(["COMMAND", "FOR"], rows))?;
     } else {
-        let name = args.credentials.username.as_deref().unwrap_or(NAME);
+        let name = args.login.username.as_deref().unwrap_or(NAME);
         let name = UserName::new(name)
             .ok_or_else(|| Exit::Usage.saying("--username must hold no space, no quote and no backslash"))?;
-        let hash = password(&args.credentials)?.as_ref().map(Secret::sha256);
-        render::print(&(scope.line(&name, hash.as_deref()) + "\n"))?;
+        let hash = password(&args.login)?.as_ref().map(Secret::hash);
+        render::print(&(scope.line(&name, hash.as_ref()) + "\n"))?;
         if hash.is_none() {
             tracing::warn!(
                 "no password was given: write its SHA-256 in place of {NO_HASH}, or give it with --password-file or \

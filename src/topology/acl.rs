@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::changeover::PasswordHash;
 use super::version::Version;
 
 /// A command that our user is given. A command of several parts is named with a bar, as the server does: `config|get`.
@@ -118,10 +119,11 @@ impl Scope {
 
     /// The line of such a user. It begins with what a user in an ACL file and a `user` directive begin with, and says the
     /// same when it is given to ACL SETUSER.
-    pub fn line(self, name: &UserName, hash: Option<&str>) -> String {
+    pub fn line(self, name: &UserName, hash: Option<&PasswordHash>) -> String {
         // MIGRATE and RESTORE-ASKING are for whatever keys there are.
         let keys = if self.acts { "~*" } else { "resetkeys" };
-        let mut line = format!("user {name} reset on #{} {keys} resetchannels -@all", hash.unwrap_or(NO_HASH));
+        let mut line =
+            format!("user {name} reset on #{} {keys} resetchannels -@all", hash.map_or(NO_HASH, PasswordHash::as_str));
         for grant in self.grants() {
             line.push_str(" +");
             line.push_str(grant.command);

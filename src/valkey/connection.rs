@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::error::silence;
-use crate::config::Credentials;
+use crate::config::{Credentials, Secret};
 use crate::tls::Tls;
 use crate::topology::identity::PodName;
 use crate::topology::observation::Silence;
@@ -29,6 +29,8 @@ pub(super) struct Connection {
     inner: MultiplexedConnection,
     /// What carries bytes to and fro; it ends with the last copy of the connection.
     _carrier: Arc<JoinSet<()>>,
+    /// The password that let us in.
+    password: Option<Secret>,
 }
 
 /// What a connection is made of.
@@ -53,22 +55,34 @@ impl Connection {
         let (inner, carrier) = made.map_err(|error| silence(&error))?;
         let mut carriers = JoinSet::new();
         carriers.spawn(carrier);
-        let mut connection = Self { inner, _carrier: Arc::new(carriers) };
+        let mut connection = Self { inner, _carrier: Arc::new(carriers), password: None };
         connection.log_in(credentials).await?;
         Ok(connection)
     }
 
-    /// We log in ourselves because the library does not tell what the server says to a wrong password.
+    /// We log in ourselves because the library does not tell what the server says to a wrong password. A server that has
+    /// not heard of our password yet takes a former one.
     async fn log_in(&mut self, credentials: &Credentials) -> Result<(), Silence> {
-        let Some(password) = &credentials.password else {
-            return Ok(());
-        };
-        let mut auth = redis::cmd("AUTH");
-        if let Some(username) = &credentials.username {
-            auth.arg(username);
+        let username = credentials.username.as_deref();
+        let mut denied = Ok(());
+        for password in credentials.keyring.passwords() {
+            let mut auth = redis::cmd("AUTH");
+            auth.arg(username).arg(password.reveal());
+            match auth.query_async::<()>(&mut self.inner).await {
+                Ok(()) => {
+                    self.password = Some(password);
+                    return Ok(());
+                }
+                Err(error) if error.code() == Some("WRONGPASS") => denied = denied.and(Err(refusal(&error, username))),
+                Err(error) => return Err(refusal(&error, username)),
+            }
         }
-        auth.arg(password.reveal());
-        auth.query_async::<()>(&mut self.inner).await.map_err(|error| refusal(&error, credentials.username.as_deref()))
+        denied
+    }
+
+    /// The password that let us in.
+    pub(super) fn password(&self) -> Option<&Secret> {
+        self.password.as_ref()
     }
 
     /// Sends commands in one piece; one result a command.

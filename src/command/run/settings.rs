@@ -27,6 +27,10 @@ pub(super) struct Settings {
     pub(super) ip: Option<IpAddr>,
     pub(super) site: Site,
     pub(super) credentials: Credentials,
+    /// Where the password is read from, and read again.
+    pub(super) password_file: Option<PathBuf>,
+    /// How long a former password stays valid.
+    pub(super) password_overlap: Duration,
     pub(super) policy: DrainPolicy,
     pub(super) reach: Option<Reach>,
     /// What the pods are to be; none where there is no cluster, or none that could be found.
@@ -73,6 +77,8 @@ impl Settings {
             ip: args.own.pod_ip,
             site: Site { zone: args.zone.clone(), host: args.host.clone() },
             credentials,
+            password_file: config::password_file(&args.own.credentials.login),
+            password_overlap: args.password_overlap,
             policy: DrainPolicy { cluster: in_cluster, save, budget, stop: true },
             reach,
             desired: desired.filter(|_| in_cluster),

@@ -98,6 +98,11 @@ impl Testbed {
         self.login.clone()
     }
 
+    /// From now on the helpers of the test bed log in with this password, and so does the program but under `run`.
+    pub fn set_password(&mut self, password: &str) {
+        self.program.password = Some(password.to_owned());
+    }
+
     /// An address no pod has had. Panics when the network is used up.
     pub fn spare_addr(&self) -> Ipv4Addr {
         let host = self.next_host.fetch_add(1, Ordering::Relaxed);
