@@ -100,7 +100,8 @@ impl Testbed {
 
     /// From now on the helpers of the test bed log in with this password, and so does the program but under `run`.
     pub fn set_password(&mut self, password: &str) {
-        self.program.password = Some(password.to_owned());
+        self.login.password = Some(password.to_owned());
+        self.program.login.password = Some(password.to_owned());
     }
 
     /// An address no pod has had. Panics when the network is used up.
