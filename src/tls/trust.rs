@@ -3,15 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
-use webpki::EndEntityCert;
+use webpki::{EndEntityCert, KeyUsage};
 
 use super::files::{Files, Identity};
 use crate::topology::observation::Silence;
@@ -61,13 +62,36 @@ pub(super) fn client(
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     match identity {
-        Some((chain, key)) => match builder.with_client_auth_cert(chain, key) {
-            Err(Error::InconsistentKeys(_)) => {
-                anyhow::bail!("the certificate and the private key do not belong together")
-            }
-            other => other.context("the certificate or its private key cannot be used"),
-        },
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(unusable),
         None => Ok(builder.with_no_client_auth()),
+    }
+}
+
+/// Whether a certificate and its key can be used: see [`super::check`].
+pub(super) fn check(roots: &RootCertStore, (chain, key): Identity) -> anyhow::Result<()> {
+    let provider = ring::default_provider();
+    let (first, between) = chain.split_first().context("there is no certificate")?;
+    let ours = EndEntityCert::try_from(first).context("it cannot be read")?;
+    let algorithms = provider.signature_verification_algorithms.all;
+    if !roots.is_empty() {
+        ours.verify_for_usage(algorithms, &roots.roots, between, UnixTime::now(), KeyUsage::server_auth(), None, None)
+            .map_err(|error| match error {
+                webpki::Error::UnknownIssuer => anyhow!("no authority that we believe has made it"),
+                webpki::Error::CertExpired { .. } => anyhow!("it has expired"),
+                webpki::Error::CertNotValidYet { .. } => anyhow!("it is not valid yet; is the time right?"),
+                other => anyhow!("it cannot be used: {other}"),
+            })?;
+    }
+    match CertifiedKey::from_der(chain, key, &provider) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(unusable(error)),
+    }
+}
+
+fn unusable(error: Error) -> anyhow::Error {
+    match error {
+        Error::InconsistentKeys(_) => anyhow!("the certificate and the private key do not belong together"),
+        other => anyhow!("the certificate or its private key cannot be used: {other}"),
     }
 }
 
