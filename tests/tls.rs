@@ -7,7 +7,11 @@ mod commands;
 mod moving;
 #[path = "tls/refused.rs"]
 mod refused;
+#[path = "tls/rotating.rs"]
+mod rotating;
 #[path = "tls/stories.rs"]
 mod stories;
 #[path = "tls/tools.rs"]
 mod tools;
+#[path = "tls/unusable.rs"]
+mod unusable;

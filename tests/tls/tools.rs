@@ -3,16 +3,16 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 use testbed::redis::{FromRedisValue, cmd};
-use testbed::{Builder, Ended, Report, Testbed, Valkey, Writer, fill};
+use testbed::{Builder, Ended, Issued, Report, Testbed, Valkey, Writer, fill};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Longer than a busy machine keeps anybody waiting: errors are judged, and not pauses.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// One test at a time: all versions at once are enough for any machine.
+/// One at a time of those whose clients must not wait: all versions at once are enough for any machine.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
@@ -99,4 +99,26 @@ pub(crate) fn wait_whole(bed: &Testbed) {
     })
     .unwrap();
     bed.wait_in_sync(LIMIT).unwrap();
+}
+
+/// The name that a pod's certificate must have.
+pub(crate) fn name(bed: &Testbed, pod: usize) -> String {
+    bed.tls().name(bed.pod(pod).name())
+}
+
+/// Whether a pod's server shows this certificate.
+pub(crate) fn is_shown(bed: &Testbed, pod: usize, issued: &Issued) -> Result<bool> {
+    Ok(bed.access().certificate((bed.pod(pod).addr(), bed.pod(pod).port()).into())? == issued.der()?)
+}
+
+/// Waits until it does, and says how many connections that took.
+pub(crate) fn wait_shown(bed: &Testbed, pod: usize, issued: &Issued) -> u64 {
+    let mut asked = 0;
+    bed.wait_for("the server to show its new certificate", LIMIT, || {
+        asked += 1;
+        ensure!(is_shown(bed, pod, issued)?, "{}", bed.pod(pod).run_log());
+        Ok(Some(()))
+    })
+    .unwrap_or_else(|error| panic!("{} of {}: {error:#}", bed.pod(pod).name(), bed.valkey().version));
+    asked
 }

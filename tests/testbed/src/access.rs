@@ -67,6 +67,11 @@ impl Access {
         Self { tls: None, ..self.clone() }
     }
 
+    /// The certificate that a server shows, in DER.
+    pub fn certificate(&self, addr: SocketAddr) -> Result<Vec<u8>> {
+        self.dial(addr, CONNECT_TIMEOUT)?.certificate()
+    }
+
     /// A bare connection, not authenticated.
     pub(crate) fn dial(&self, addr: SocketAddr, patience: Duration) -> std::io::Result<Wire> {
         Wire::open(addr, self.tls.as_deref(), patience)

@@ -22,6 +22,7 @@ pub struct Tls {
     authority: Authority,
     service: &'static str,
     pods: Vec<Mount>,
+    clients: Mount,
     client: Arc<ClientTls>,
 }
 
@@ -30,9 +31,11 @@ impl Tls {
     pub(crate) fn new(dir: &Path, service: &'static str, pods: &[String]) -> Result<Self> {
         let authority = Authority::new("the test bed's authority");
         let issued = authority.issue(&[CLIENT]);
-        mount_of_client(dir).put(&issued, authority.certificate())?;
+        let clients = mount_of_client(dir);
+        clients.put(&issued, authority.certificate())?;
         let client = Arc::new(ClientTls::new(authority.certificate(), Some(&issued))?);
-        let tls = Self { authority, service, pods: pods.iter().map(|pod| mount_of(dir, pod)).collect(), client };
+        let mounts = pods.iter().map(|pod| mount_of(dir, pod)).collect();
+        let tls = Self { authority, service, pods: mounts, clients, client };
         for (mount, pod) in tls.pods.iter().zip(pods) {
             mount.put(&tls.authority.issue(&[&tls.name(pod)]), tls.authority.certificate())?;
         }
@@ -47,6 +50,11 @@ impl Tls {
     /// Where the pod of that ordinal finds its certificate. Panics where there is no such pod.
     pub fn mount(&self, ordinal: usize) -> &Mount {
         &self.pods[ordinal]
+    }
+
+    /// Where the program finds its certificate that runs in no pod.
+    pub fn clients(&self) -> &Mount {
+        &self.clients
     }
 
     /// The name that a pod's certificate must have.

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anyhow::Result;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -23,6 +26,13 @@ pub struct Issued {
     pub certificate: String,
     /// The key.
     pub key: String,
+}
+
+impl Issued {
+    /// The certificate in DER.
+    pub fn der(&self) -> Result<Vec<u8>> {
+        Ok(CertificateDer::from_pem_slice(self.certificate.as_bytes())?.to_vec())
+    }
 }
 
 impl Authority {

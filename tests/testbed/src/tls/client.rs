@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use redis::{ClientTlsConfig, TlsCertificates};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
@@ -79,6 +79,15 @@ impl Wire {
         let name = ServerName::IpAddress(addr.ip().into());
         let connection = ClientConnection::new(tls.config.clone(), name).map_err(io::Error::other)?;
         Ok(Self::Tls(Box::new(StreamOwned::new(connection, stream))))
+    }
+
+    /// The certificate that the other side has shown, in DER, once it has answered.
+    pub(crate) fn certificate(&mut self) -> Result<Vec<u8>> {
+        let Self::Tls(stream) = self else { bail!("no TLS") };
+        stream.write_all(b"PING\r\n")?;
+        stream.read_exact(&mut [0])?;
+        let chain = stream.conn.peer_certificates().context("no certificate")?;
+        Ok(chain.first().context("an empty chain")?.to_vec())
     }
 
     /// Whether the other side has closed it, or said anything, while nothing was asked.
