@@ -172,6 +172,8 @@ async fn hear(stream: &mut Stream) -> std::io::Result<()> {
     /// Longer than anything that a server says to PING, or to a client that it does not want.
     const MOST: usize = 4096;
     stream.write_all(b"PING\r\n").await?;
+    // A write may end with the bytes still on this side, and reading does not send them.
+    stream.flush().await?;
     for _ in 0..MOST {
         if stream.read_u8().await? == b'\n' {
             break;

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use valkeeper::topology::node::Moving;
 use valkeeper::topology::observation::View;
 use valkeeper::topology::parse::{ClusterInfo, Info, nodes, nodes_conf};
+use valkeeper::topology::start::NodesConf;
 use valkeeper::topology::{NodeEntry, Role, SLOT_COUNT, SlotSet, Version};
 
 const VERSIONS: [&str; 3] = ["8.0", "8.1", "9.1"];
@@ -96,6 +97,21 @@ fn nodes_conf_reads_like_cluster_nodes() {
         }
         let troubled = nodes_conf(&fixture(version, "troubled.nodes.conf")).unwrap();
         assert!(troubled.iter().any(|entry| entry.hostname.as_deref() == Some("valkey-1.example.org")), "{version}");
+    }
+}
+
+#[test]
+fn a_node_that_speaks_tls_is_found_at_its_port_for_that() {
+    const ID: &str = "9a5e00112114a2d9855d2f4679c566f51a977cd0";
+    for (port, tls_port, plain, secure) in [(0, 6379, 0, 6379), (6379, 6380, 6379, 6380), (6379, 0, 6379, 6379)] {
+        let line =
+            format!("{ID} 10.0.0.1:{port}@16379,,tls-port={tls_port},shard-id=2136 myself,master - 0 0 3 connected");
+        let found = NodesConf::Nodes(nodes_conf(&line).unwrap());
+        let port = |found: &NodesConf| match found {
+            NodesConf::Nodes(nodes) => nodes[0].port,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((port(&found), port(&found.clone().over_tls())), (plain, secure));
     }
 }
 

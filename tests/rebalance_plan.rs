@@ -226,7 +226,7 @@ fn a_slot_whose_source_was_told_first_becomes_the_targets() {
 
 #[test]
 fn slots_are_moved_only_where_the_cluster_is_beyond_doubt() {
-    assert!(matches!(ground(&Observation::default()), Err(Refused::Nobody)));
+    assert!(matches!(ground(&Observation::default()), Err(Refused::Nobody(_))));
     let uncovered = observe(&[primary("0-8191"), primary("8193-16383")]);
     let Err(Refused::Uncovered(slots)) = ground(&uncovered) else { panic!("not refused") };
     assert_eq!(slots.to_string(), "8192");

@@ -29,6 +29,8 @@ pub struct NodeEntry {
     pub ip: Option<IpAddr>,
     /// The client port.
     pub port: u16,
+    /// The client port with TLS: nodes.conf names both, and CLUSTER NODES the one by which it was asked.
+    pub tls_port: Option<u16>,
     /// The port of the cluster bus.
     pub bus_port: u16,
     /// What it announces with `cluster-announce-hostname`.

@@ -43,6 +43,19 @@ pub enum NodesConf {
     },
 }
 
+impl NodesConf {
+    /// The same with every node where it speaks TLS.
+    pub fn over_tls(self) -> Self {
+        match self {
+            Self::Nodes(mut nodes) => {
+                nodes.iter_mut().for_each(|node| node.port = node.tls_port.unwrap_or(node.port));
+                Self::Nodes(nodes)
+            }
+            other => other,
+        }
+    }
+}
+
 /// A file with data, or several that belong together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataFile {

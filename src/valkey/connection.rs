@@ -11,7 +11,7 @@ use redis::{AsyncConnectionConfig, Pipeline, RedisConnectionInfo, RedisError, Re
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::error::silence;
 use crate::config::{Credentials, Secret};
@@ -48,9 +48,7 @@ impl Connection {
         credentials: &Credentials,
         patience: Duration,
     ) -> Result<Self, Silence> {
-        let (stream, expires) = timeout(patience, connect(address, pod, credentials.tls.as_ref()))
-            .await
-            .unwrap_or_else(|_| Err(Silence::Unreachable("no answer in time".to_owned())))?;
+        let (stream, expires) = connect(address, pod, credentials.tls.as_ref(), Instant::now() + patience).await?;
         let settings = RedisConnectionInfo::default().set_skip_set_lib_name();
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(patience));
         let made = MultiplexedConnection::new_with_config(&settings, stream, config).await;
@@ -104,12 +102,18 @@ async fn connect(
     address: SocketAddr,
     pod: Option<&PodName>,
     tls: Option<&Tls>,
+    deadline: Instant,
 ) -> Result<(Box<dyn Stream>, Option<SystemTime>), Silence> {
-    let stream = TcpStream::connect(address).await.map_err(|error| unreachable(&error))?;
+    let late = |what: &str| Silence::Unreachable(what.to_owned());
+    let stream = timeout_at(deadline, TcpStream::connect(address)).await.map_err(|_| late("no answer in time"))?;
+    let stream = stream.map_err(|error| unreachable(&error))?;
     stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
     match tls {
         Some(tls) => {
-            let stream = tls.greet(stream, pod).await?;
+            let greeted = timeout_at(deadline, tls.greet(stream, pod)).await;
+            // A server without TLS waits for the rest of what it takes for a command.
+            let stream =
+                greeted.map_err(|_| late("no answer in time to TLS; if it stays so: does that port speak TLS?"))??;
             let expires = tls::expires(&stream);
             Ok((Box::new(stream), expires))
         }

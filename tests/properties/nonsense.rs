@@ -87,6 +87,7 @@ fn entries() -> impl Strategy<Value = NodeEntry> {
             id,
             ip,
             port: 6379,
+            tls_port: None,
             bus_port: 16379,
             hostname: None,
             role: role.map_or(Role::Primary, Role::Replica),

@@ -71,6 +71,9 @@ impl<'r> Run<'r> {
     /// about to go on.
     const STALE: Duration = Duration::from_secs(1);
 
+    /// What is in the way for so long is told.
+    const TOLD: Duration = Duration::from_secs(1);
+
     /// After so long without a key or slot moved, trouble is not tried again.
     const STALL: Duration = Duration::from_secs(60);
 
@@ -310,6 +313,10 @@ impl<'r> Run<'r> {
             _ => Instant::now(),
         };
         self.refused = Some((which, since));
+        // A deadline may come before patience ends.
+        if since.elapsed() >= Self::TOLD {
+            self.tell(refused.to_string());
+        }
         match since.elapsed() >= refused.patience() {
             true => Err(Exit::Refused.saying(format!("{refused}. What to do: {}", refused.remedy()))),
             false => Ok(()),

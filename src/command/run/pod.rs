@@ -130,7 +130,10 @@ impl Duties for Pod {
             Some(program) => server_version(program).await,
             None => None,
         };
-        let disk = datadir::look(&config).map_err(|error| Exit::System.because(error))?;
+        let mut disk = datadir::look(&config).map_err(|error| Exit::System.because(error))?;
+        if self.settings.credentials.tls.is_some() {
+            disk.nodes_conf = disk.nodes_conf.over_tls();
+        }
         start::inspect(&disk, &config, version, self.settings.aof.from_rdb)
             .map_err(|refusal| Exit::Refused.saying(format!("{refusal}. What to do: {}", refusal.remedy())))?;
         let opened = match self.settings.policy.cluster {

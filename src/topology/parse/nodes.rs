@@ -28,7 +28,8 @@ fn read(text: &str, what: &'static str) -> Result<Vec<NodeEntry>, Unreadable> {
 fn entry(line: &str) -> Option<NodeEntry> {
     let mut fields = line.split_ascii_whitespace();
     let id = NodeId::parse(fields.next()?)?;
-    let (ip, port, bus_port, hostname) = address(fields.next()?)?;
+    let where_it_is = fields.next()?;
+    let (ip, port, bus_port, hostname) = address(where_it_is)?;
     let (flags, is_replica) = flags(fields.next()?);
     let primary = match fields.next()? {
         "-" => None,
@@ -48,6 +49,7 @@ fn entry(line: &str) -> Option<NodeEntry> {
         id,
         ip,
         port,
+        tls_port: tls_port(where_it_is),
         bus_port,
         hostname,
         role: if is_replica { Role::Replica(primary) } else { Role::Primary },
@@ -68,6 +70,12 @@ fn address(field: &str) -> Option<(Option<IpAddr>, u16, u16, Option<String>)> {
     let hostname = parts.next().filter(|name| !name.is_empty()).map(str::to_owned);
     let ip = ip.trim_start_matches('[').trim_end_matches(']');
     Some((ip.parse().ok(), port.parse().ok()?, bus_port.parse().ok()?, hostname))
+}
+
+/// Zero is none.
+fn tls_port(field: &str) -> Option<u16> {
+    let port = field.split(',').find_map(|part| part.strip_prefix("tls-port="))?.parse().ok();
+    port.filter(|port| *port != 0)
 }
 
 fn flags(field: &str) -> (Flags, bool) {

@@ -46,7 +46,8 @@ impl Ground {
     pub fn survey(membership: &Membership<'_>) -> Result<Self, Refused> {
         let members = &membership.members;
         if members.is_empty() {
-            return Err(Refused::Nobody);
+            let asked = membership.silent.iter().map(|(node, why)| (node.clone(), why.to_string()));
+            return Err(Refused::Nobody(asked.collect()));
         }
         let primaries: Vec<&Member<'_>> = members
             .iter()

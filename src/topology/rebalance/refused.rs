@@ -11,8 +11,8 @@ use crate::topology::version::Version;
 /// Why no slots are moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// No member answers.
-    Nobody,
+    /// No member answers; whoever was asked, and why that gave nothing.
+    Nobody(Vec<(Label, String)>),
     /// Slots that no primary that answers owns.
     Uncovered(Box<SlotSet>),
     /// Two primaries claim the same slots.
@@ -90,7 +90,9 @@ impl Refused {
     /// What a human can do about it.
     pub fn remedy(&self) -> String {
         match self {
-            Self::Nobody => "check --service, --dns-server, the password and whether the pods run".to_owned(),
+            Self::Nobody(_) => {
+                "check --service, --dns-server, the password, the certificates and whether the pods run".to_owned()
+            }
             Self::Uncovered(_) => "bring the missing pods back; `valkeeper doctor` says which".to_owned(),
             Self::Contested(one, other, _) => format!(
                 "see why {one} and {other} do not hear of each other: is the cluster bus port open between them?"
@@ -134,7 +136,17 @@ impl Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nobody => f.write_str("no member of the cluster answers"),
+            Self::Nobody(asked) => {
+                f.write_str("no member of the cluster answers")?;
+                let mut asked = asked.iter();
+                if let Some((first, why)) = asked.next() {
+                    write!(f, ": {first} {why}")?;
+                }
+                match asked.len() {
+                    0 => Ok(()),
+                    others => write!(f, "; and {} in vain", count(others, "other")),
+                }
+            }
             Self::Uncovered(slots) => {
                 write!(f, "{} without a primary that answers: {slots}", count(slots.len(), "slot"))
             }

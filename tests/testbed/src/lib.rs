@@ -22,6 +22,7 @@
 //! }
 //! ```
 
+mod access;
 mod answer;
 mod crowd;
 mod disk;
@@ -42,10 +43,12 @@ pub mod sim;
 mod subnet;
 mod supervised;
 mod testbed;
+mod tls;
 mod versions;
 mod wait;
 mod writer;
 
+pub use access::Access;
 pub use crowd::Crowd;
 pub use dns::{Answer, Dns, DnsServer, Fault, RecordType, Transport};
 pub use ended::Ended;
@@ -60,6 +63,7 @@ pub use rolling::{Leave, PodRestart, Ready, Rolling, restart_pod, rolling_restar
 pub use server::{Server, ServerOptions};
 pub use subnet::Subnet;
 pub use testbed::{Builder, Testbed};
+pub use tls::{Authority, Issued, Mount, Tls};
 pub use versions::Valkey;
 pub use wait::wait_for;
 pub use writer::{Gap, Lost, Mark, Report, ShardReport, Writer};

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 
+use crate::access::Access;
 use crate::disk::Disk;
 use crate::dns::Dns;
 use crate::locked::locked;
@@ -30,6 +31,7 @@ pub struct Pod {
     name: String,
     ordinal: usize,
     template: ServerOptions,
+    access: Access,
     dns: Dns,
     // Apart from the rest, which is locked as long as a stop takes.
     addr: Mutex<Ipv4Addr>,
@@ -65,13 +67,13 @@ impl Pod {
         name: String,
         ordinal: usize,
         addr: Ipv4Addr,
-        template: ServerOptions,
+        (template, access): (ServerOptions, Access),
         run: Option<RunOptions>,
         dns: Dns,
     ) -> Self {
         dns.pod_moved(&name, addr);
         let state = State { run, run_log_start: 0, process: None, disk: None };
-        Self { name, ordinal, template, dns, addr: Mutex::new(addr), state: Mutex::new(state) }
+        Self { name, ordinal, template, access, dns, addr: Mutex::new(addr), state: Mutex::new(state) }
     }
 
     /// The pod's name, such as `valkey-0`.
@@ -128,9 +130,10 @@ impl Pod {
             state.run_log_start = fs::read(run_log(&self.template)).map_or(0, |log| log.len());
             state.run.clone()
         };
+        let access = self.access.clone();
         let process = match run {
-            None => Server::start(options).map(Process::Server),
-            Some(run) => Supervised::start(self.run_command(&run), options).map(Process::Run),
+            None => Server::start_with(options, access).map(Process::Server),
+            Some(run) => Supervised::start(self.run_command(&run), options, access).map(Process::Run),
         };
         locked(&self.state).process = Some(process.with_context(|| self.name.clone())?);
         Ok(())

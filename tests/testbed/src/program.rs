@@ -5,6 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::access::Access;
+use crate::tls::{Mount, mount_of, mount_of_client};
+
 /// The service, the StatefulSet and the port of every test bed.
 pub(crate) const SERVICE: &str = "valkey-headless.test.svc.cluster.local.";
 pub(crate) const STATEFULSET: &str = "valkey";
@@ -15,20 +18,9 @@ pub(crate) const PORT: u16 = 6379;
 pub(crate) struct Program {
     pub(crate) binary: Option<PathBuf>,
     pub(crate) dns: SocketAddr,
-    pub(crate) login: Login,
-}
-
-/// What lets somebody in.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Login {
-    pub(crate) username: Option<String>,
-    pub(crate) password: Option<String>,
-}
-
-impl Login {
-    pub(crate) fn named((username, password): (String, String)) -> Self {
-        Self { username: Some(username), password: Some(password) }
-    }
+    pub(crate) access: Access,
+    /// Where certificates are mounted, where servers speak TLS.
+    pub(crate) certificates: Option<PathBuf>,
 }
 
 impl Program {
@@ -44,8 +36,11 @@ impl Program {
             .env("VALKEEPER_STATEFULSET", STATEFULSET)
             .env("VALKEEPER_DNS_SERVER", self.dns.to_string())
             .env("VALKEEPER_PORT", PORT.to_string())
-            .envs(self.login.username.as_ref().map(|username| ("VALKEEPER_USERNAME", username)))
-            .envs(self.login.password.as_ref().map(|password| ("VALKEY_PASSWORD", password)));
+            .envs(self.access.username.as_ref().map(|username| ("VALKEEPER_USERNAME", username)))
+            .envs(self.access.password.as_ref().map(|password| ("VALKEY_PASSWORD", password)));
+        if let Some(dir) = &self.certificates {
+            command.env("VALKEEPER_TLS", "true").envs(files(&mount_of_client(dir)));
+        }
         command
     }
 
@@ -53,6 +48,15 @@ impl Program {
     pub(crate) fn command_in(&self, pod: &str, addr: Ipv4Addr, args: &[&str]) -> Command {
         let mut command = self.command(args);
         command.env("POD_NAME", pod).env("POD_IP", addr.to_string());
+        command.envs(self.certificates.iter().flat_map(|dir| files(&mount_of(dir, pod))));
         command
     }
+}
+
+fn files(mount: &Mount) -> [(&'static str, PathBuf); 3] {
+    [
+        ("VALKEEPER_TLS_CA", mount.authority()),
+        ("VALKEEPER_TLS_CERT", mount.certificate()),
+        ("VALKEEPER_TLS_KEY", mount.key()),
+    ]
 }

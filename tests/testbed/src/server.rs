@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
+use crate::access::Access;
 use crate::answer::{READY, UP, wait_answer};
 use crate::process::spawn;
 use crate::versions::Valkey;
@@ -30,7 +31,8 @@ pub struct ServerOptions {
     pub port: u16,
     /// Its working directory, made if missing. The log is beside it, so that a lost disk leaves it.
     pub dir: PathBuf,
-    /// Directives with their values as they stand in valkey.conf; they replace the defaults.
+    /// Directives with their values as they stand in valkey.conf; they replace the defaults. One without a value is not
+    /// said at all.
     pub config: Vec<(String, String)>,
 }
 
@@ -39,6 +41,7 @@ pub struct ServerOptions {
 #[derive(Debug)]
 pub struct Server {
     options: ServerOptions,
+    access: Access,
     child: Child,
 }
 
@@ -67,6 +70,7 @@ impl ServerOptions {
         let kept = defaults.iter().filter(|(key, _)| !given(key));
         kept.map(|(key, value)| (*key, value))
             .chain(self.config.iter().map(|(key, value)| (&**key, value)))
+            .filter(|(_, value)| !value.is_empty())
             .map(|(key, value)| format!("{key} {value}\n"))
             .collect()
     }
@@ -81,6 +85,11 @@ impl Server {
     /// Starts the process and returns at once. The configuration goes over standard input, so that no
     /// secret is in argv.
     pub fn start(options: ServerOptions) -> Result<Self> {
+        Self::start_with(options, Access::default())
+    }
+
+    /// [`Server::start`] of one that is reached in that way.
+    pub(crate) fn start_with(options: ServerOptions, access: Access) -> Result<Self> {
         fs::create_dir_all(&options.dir).with_context(|| show(&options.dir))?;
         let log = options.log();
         let output = File::options().create(true).append(true).open(&log).with_context(|| show(&log))?;
@@ -94,7 +103,7 @@ impl Server {
             .stderr(output);
         let mut child = spawn(command).with_context(|| format!("start {}", show(&options.valkey.server)))?;
         let stdin = child.stdin.take();
-        let server = Self { options, child };
+        let server = Self { options, access, child };
         stdin
             .context("standard input of the server")?
             .write_all(server.options.config_text().as_bytes())
@@ -166,7 +175,7 @@ impl Server {
     fn wait_answer(&mut self, deadline: Duration, good: &[&str]) -> Result<()> {
         let addr = SocketAddr::new(self.options.addr, self.options.port);
         let child = &mut self.child;
-        let answer = wait_answer(addr, deadline, good, || Ok(child.try_wait()?));
+        let answer = wait_answer(addr, &self.access, deadline, good, || Ok(child.try_wait()?));
         answer.with_context(|| self.explain("start"))
     }
 

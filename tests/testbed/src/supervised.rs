@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::Signal;
 
+use crate::access::Access;
 use crate::answer::{READY, wait_answer};
 use crate::proc::{children, server_under, signal, sweep, wait_gone};
 use crate::process::spawn;
@@ -24,6 +25,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Supervised {
     options: ServerOptions,
+    access: Access,
     child: Child,
 }
 
@@ -39,7 +41,7 @@ pub(crate) fn run_log(options: &ServerOptions) -> PathBuf {
 
 impl Supervised {
     /// Starts `command`, which is `valkeeper run` with its arguments, over a server with these options.
-    pub(crate) fn start(mut command: Command, options: ServerOptions) -> Result<Self> {
+    pub(crate) fn start(mut command: Command, options: ServerOptions, access: Access) -> Result<Self> {
         fs::create_dir_all(&options.dir).with_context(|| format!("make {}", options.dir.display()))?;
         let config = config_file(&options);
         File::options()
@@ -61,14 +63,14 @@ impl Supervised {
             .stdout(log.try_clone()?)
             .stderr(log);
         let child = spawn(command).context("start valkeeper run")?;
-        Ok(Self { options, child })
+        Ok(Self { options, access, child })
     }
 
     /// Waits until the server has loaded its data and answers.
     pub(crate) fn wait_ready(&mut self, deadline: Duration) -> Result<()> {
         let addr = SocketAddr::new(self.options.addr, self.options.port);
         let child = &mut self.child;
-        let answer = wait_answer(addr, deadline, READY, || Ok(child.try_wait()?));
+        let answer = wait_answer(addr, &self.access, deadline, READY, || Ok(child.try_wait()?));
         answer.map_err(|error| {
             let (run, server) = (tail(&run_log(&self.options)), self.options.log_tail());
             anyhow!("{error:#}: start under run, whose log ends:\n{run}\nthe server's:\n{server}\n")

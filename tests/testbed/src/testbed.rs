@@ -14,11 +14,13 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use tempfile::TempDir;
 
+use crate::access::Access;
 use crate::dns::{Dns, DnsServer};
 use crate::pod::Pod;
 use crate::process::die_with_parent;
-use crate::program::{Login, Program, SERVICE};
+use crate::program::{Program, SERVICE};
 use crate::subnet::Subnet;
+use crate::tls::Tls;
 use crate::versions::Valkey;
 use crate::wait::wait_for;
 pub use builder::Builder;
@@ -29,7 +31,8 @@ pub use builder::Builder;
 pub struct Testbed {
     valkey: Valkey,
     program: Program,
-    login: Login,
+    access: Access,
+    tls: Option<Tls>,
     next_host: AtomicU8,
     // In the order in which they end: the servers, then the folder they write to, the lease last.
     pods: Vec<Pod>,
@@ -86,22 +89,28 @@ impl Testbed {
 
     /// The password of requirepass, where it was configured, or that of the tests' own user.
     pub fn password(&self) -> Option<&str> {
-        self.login.password.as_deref()
+        self.access.password.as_deref()
     }
 
     /// The tests' own user, of [`Builder::users`].
     pub fn username(&self) -> Option<&str> {
-        self.login.username.as_deref()
+        self.access.username.as_deref()
     }
 
-    pub(crate) fn login(&self) -> Login {
-        self.login.clone()
+    /// How the tests themselves reach the servers.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// The certificates. Panics where the test bed was built without TLS.
+    pub fn tls(&self) -> &Tls {
+        self.tls.as_ref().expect("Builder::tls")
     }
 
     /// From now on the helpers of the test bed log in with this password, and so does the program but under `run`.
     pub fn set_password(&mut self, password: &str) {
-        self.login.password = Some(password.to_owned());
-        self.program.login.password = Some(password.to_owned());
+        self.access.password = Some(password.to_owned());
+        self.program.access.password = Some(password.to_owned());
     }
 
     /// An address no pod has had. Panics when the network is used up.

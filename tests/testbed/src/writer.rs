@@ -94,7 +94,7 @@ impl Writer {
                     &tag,
                     one.primary,
                     known.clone(),
-                    bed.login(),
+                    bed.access().clone(),
                     patience,
                     tally.clone(),
                     writer.stop.clone(),

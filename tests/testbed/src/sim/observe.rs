@@ -75,6 +75,7 @@ impl Sim {
             id: self.node_id(server.id),
             ip: server.ip,
             port: PORT,
+            tls_port: None,
             bus_port: BUS_PORT,
             hostname: None,
             role: server.follows.map_or(Role::Primary, |id| Role::Replica(Some(self.node_id(id)))),
@@ -97,6 +98,7 @@ impl Sim {
             id: known.id.map_or_else(|| placeholder(at, place), |id| self.node_id(id)),
             ip: known.address,
             port: port(PORT),
+            tls_port: None,
             bus_port: port(BUS_PORT),
             hostname: None,
             role: match known.role {

@@ -9,11 +9,13 @@ use std::sync::atomic::AtomicU8;
 use anyhow::{Context, Result};
 
 use super::Testbed;
+use crate::access::Access;
 use crate::dns::DnsServer;
 use crate::pod::{Pod, RunOptions};
-use crate::program::{Login, PORT, Program, SERVICE, STATEFULSET};
+use crate::program::{PORT, Program, SERVICE, STATEFULSET};
 use crate::server::ServerOptions;
 use crate::subnet::Subnet;
+use crate::tls::Tls;
 use crate::versions::Valkey;
 
 pub(super) const DNS_HOST: u8 = 250;
@@ -33,6 +35,14 @@ pub struct Builder {
     run: Option<Vec<String>>,
     in_memory: bool,
     users: Option<Users>,
+    tls: Option<WhoSays>,
+}
+
+/// Who tells a server of its certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WhoSays {
+    Config,
+    Run,
 }
 
 /// Users and their passwords, where nobody is the default user.
@@ -53,6 +63,7 @@ impl Builder {
             run: None,
             in_memory: false,
             users: None,
+            tls: None,
         }
     }
 
@@ -109,6 +120,19 @@ impl Builder {
         self
     }
 
+    /// Every port speaks TLS and asks for certificates, which everybody has: the clients of the test bed, the program, and
+    /// each pod one of its own. Under `run` the servers' configuration says nothing of it, as `run` knows.
+    pub fn tls(mut self, yes: bool) -> Self {
+        self.tls = yes.then_some(WhoSays::Run);
+        self
+    }
+
+    /// [`Builder::tls`] where the servers' configuration says all of it, also under `run`.
+    pub fn tls_in_config(mut self) -> Self {
+        self.tls = Some(WhoSays::Config);
+        self
+    }
+
     /// Leases a network, starts the DNS server, makes the pods and waits until their servers answer;
     /// nodes do not know each other.
     pub fn build(mut self) -> Result<Testbed> {
@@ -125,27 +149,37 @@ impl Builder {
         let dns = DnsServer::start(IpAddr::V4(subnet.host(DNS_HOST)), SERVICE, PORT)?;
         let password = password.map(|password| password.trim_matches('"').to_owned());
         let (tests, ours) = match self.users {
-            Some(users) => (Login::named(users.tests), Login::named(users.program)),
-            None => (Login { username: None, password: password.clone() }, Login { username: None, password }),
+            Some(users) => (Access::named(users.tests), Access::named(users.program)),
+            None => (Access::with_password(password.clone()), Access::with_password(password)),
         };
-        let program = Program { binary: self.binary, dns: dns.handle().addr(), login: ours };
+        let names: Vec<String> = (0..self.pods).map(|ordinal| format!("{STATEFULSET}-{ordinal}")).collect();
+        let certificates = self.tls.map(|_| dir.path().join("certificates"));
+        let tls = certificates.as_ref().map(|dir| Tls::new(dir, SERVICE, &names)).transpose()?;
+        let tests = Access { tls: tls.as_ref().map(Tls::client), ..tests };
+        let program = Program { binary: self.binary, dns: dns.handle().addr(), access: ours, certificates };
         let run = self.run.map(|args| RunOptions { program: program.clone(), args, environment: BTreeMap::new() });
         let pod = |ordinal: u8| {
-            let name = format!("{STATEFULSET}-{ordinal}");
+            let name = names[usize::from(ordinal)].clone();
             let addr = subnet.host(ordinal + 1);
+            let said = match (&tls, self.tls) {
+                (Some(_), Some(WhoSays::Run)) if run.is_some() => vec![("port".to_owned(), String::new())],
+                (Some(tls), _) => tls.directives(ordinal.into(), PORT),
+                (None, _) => Vec::new(),
+            };
             let options = ServerOptions {
                 valkey: self.valkey.clone(),
                 addr: IpAddr::V4(addr),
                 port: PORT,
                 dir: dir.path().join(&name),
-                config: self.config.clone(),
+                config: said.into_iter().chain(self.config.clone()).collect(),
             };
-            Pod::new(name, ordinal.into(), addr, options, run.clone(), dns.handle().clone())
+            Pod::new(name, ordinal.into(), addr, (options, tests.clone()), run.clone(), dns.handle().clone())
         };
         let bed = Testbed {
             pods: (0..self.pods).map(pod).collect(),
             program,
-            login: tests,
+            access: tests,
+            tls,
             next_host: AtomicU8::new(self.pods + 1),
             valkey: self.valkey,
             dns,

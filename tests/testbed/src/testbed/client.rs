@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::net::SocketAddr;
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use redis::{Connection, IntoConnectionInfo, RedisConnectionInfo};
+use redis::Connection;
 
 use super::Testbed;
 use crate::process::{die_with_parent, run};
+use crate::tls::mount_of_client;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const CLI_DEADLINE: Duration = Duration::from_secs(60);
 
 impl Testbed {
@@ -20,20 +20,8 @@ impl Testbed {
     /// takes 2 s at most and each answer 5 s.
     pub fn connection(&self, ordinal: usize) -> Result<Connection> {
         let pod = self.pod(ordinal);
-        let mut settings = RedisConnectionInfo::default().set_skip_set_lib_name();
-        if let Some(password) = self.password() {
-            settings = settings.set_password(password);
-        }
-        if let Some(username) = self.username() {
-            settings = settings.set_username(username);
-        }
-        let info = (pod.addr().to_string(), pod.port()).into_connection_info()?.set_redis_settings(settings);
-        let connection = redis::Client::open(info)?
-            .get_connection_with_timeout(CONNECT_TIMEOUT)
-            .with_context(|| format!("connect to {} at {}", pod.name(), pod.addr()))?;
-        connection.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        connection.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-        Ok(connection)
+        let addr = SocketAddr::new(pod.addr().into(), pod.port());
+        self.access().connect(addr).with_context(|| pod.name().to_owned())
     }
 
     /// CLUSTER NODES as the pod answers it.
@@ -58,6 +46,12 @@ impl Testbed {
         if let Some(password) = self.password() {
             // 8.0 knows only the first.
             command.env("REDISCLI_AUTH", password).env("VALKEYCLI_AUTH", password);
+        }
+        if let Some(dir) = &self.program.certificates {
+            let mount = mount_of_client(dir);
+            command.arg("--tls");
+            command.arg("--cacert").arg(mount.authority());
+            command.arg("--cert").arg(mount.certificate()).arg("--key").arg(mount.key());
         }
         command.args(args);
         die_with_parent(&mut command);

@@ -1,17 +1,15 @@
 //! One connection that speaks just enough of the protocol.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
-
-use crate::program::Login;
+use crate::access::Access;
+use crate::tls::Wire;
 
 #[derive(Debug)]
 pub(super) struct Link {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Wire>,
 }
 
 /// Why there is no answer.
@@ -29,20 +27,16 @@ impl Link {
     /// long.
     pub(super) fn open(
         addr: SocketAddr,
-        login: &Login,
+        access: &Access,
         patience: Duration,
     ) -> Result<(Self, Vec<SocketAddr>), Silence> {
-        let stream = TcpStream::connect_timeout(&addr, patience).map_err(|_| Silence::Closed)?;
-        let ready = stream
-            .set_nodelay(true)
-            .and_then(|()| stream.set_read_timeout(Some(patience)))
-            .and_then(|()| stream.set_write_timeout(Some(patience)));
-        ready.map_err(|_| Silence::Closed)?;
+        let stream = access.dial(addr, patience).map_err(|_| Silence::Closed)?;
         let mut link = Self { stream: BufReader::new(stream) };
         // No write is under way yet: a server that ends here is merely one that is gone.
         let gone = |silence| if silence == Silence::Broken { Silence::Closed } else { silence };
-        if let Some(password) = &login.password {
-            let words: Vec<&str> = ["AUTH"].into_iter().chain(login.username.as_deref()).chain([&**password]).collect();
+        if let Some(password) = &access.password {
+            let words: Vec<&str> =
+                ["AUTH"].into_iter().chain(access.username.as_deref()).chain([&**password]).collect();
             link.ask(&words).map_err(gone)?;
         }
         let known = link.ask(&["CLUSTER", "NODES"]).map_err(gone)?;
@@ -73,10 +67,8 @@ impl Link {
 
     /// Whether the server has closed the connection while nothing was asked: a client library notices
     /// this, and asks elsewhere.
-    pub(super) fn is_closed(&self) -> bool {
-        let mut byte = [0; 1];
-        let seen = recv(self.stream.get_ref(), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
-        !matches!(seen, Err(Errno::AGAIN))
+    pub(super) fn is_closed(&mut self) -> bool {
+        self.stream.get_mut().is_closed()
     }
 }
 

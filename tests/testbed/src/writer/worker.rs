@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::link::{Link, Silence};
 use super::tally::Tally;
+use crate::access::Access;
 use crate::locked::locked;
-use crate::program::Login;
 
 /// So that a shard without a primary does not cost a core.
 const BACKOFF: Duration = Duration::from_millis(1);
@@ -21,7 +21,7 @@ pub(super) struct Worker {
     target: SocketAddr,
     known: Vec<SocketAddr>,
     links: BTreeMap<SocketAddr, Link>,
-    login: Login,
+    access: Access,
     patience: Duration,
     tally: Arc<Mutex<Tally>>,
     stop: Arc<AtomicBool>,
@@ -43,12 +43,12 @@ impl Worker {
         tag: &str,
         target: SocketAddr,
         known: Vec<SocketAddr>,
-        login: Login,
+        access: Access,
         patience: Duration,
         tally: Arc<Mutex<Tally>>,
         stop: Arc<AtomicBool>,
     ) -> Self {
-        Self { tag: tag.to_owned(), target, known, links: BTreeMap::new(), login, patience, tally, stop }
+        Self { tag: tag.to_owned(), target, known, links: BTreeMap::new(), access, patience, tally, stop }
     }
 
     pub(super) fn run(mut self) {
@@ -100,13 +100,13 @@ impl Worker {
 
     fn write(&mut self, number: u64, asking: Option<SocketAddr>) -> Attempt {
         let addr = asking.unwrap_or(self.target);
-        if self.links.get(&addr).is_some_and(Link::is_closed) {
+        if self.links.get_mut(&addr).is_some_and(Link::is_closed) {
             self.links.remove(&addr);
             return Attempt::Lapsed;
         }
         let mut link = match self.links.remove(&addr) {
             Some(link) => link,
-            None => match Link::open(addr, &self.login, self.patience) {
+            None => match Link::open(addr, &self.access, self.patience) {
                 Ok((link, known)) => {
                     self.learn(&known);
                     link
