@@ -117,7 +117,10 @@ fn a_server_that_does_not_let_us_in_lives_and_readiness_names_the_remedy() {
                 command.env_remove("VALKEY_PASSWORD").envs(password.map(|password| ("VALKEY_PASSWORD", password)));
                 let ended = Ended::of(&mut command, LIMIT).unwrap();
                 ended.expect(code, &[]);
-                assert!(code == 0 || ended.stdout.contains("--password-file") && ended.stdout.contains("VALKEY_PASSWORD"), "{ended}");
+                assert!(
+                    code == 0 || ended.stdout.contains("--password-file") && ended.stdout.contains("VALKEY_PASSWORD"),
+                    "{ended}"
+                );
                 assert!(!ended.stdout.contains("wrong-one"), "{ended}");
             }
         }
