@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::{join, join4, join5};
+use futures_util::future::{join, join5};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -24,6 +24,7 @@ use crate::command::run::watch::Watch;
 use crate::command::run::{aof, certificates, guard, password_file};
 use crate::exit;
 use crate::observer::Observer;
+use crate::process::memory;
 use crate::topology::identity::PodName;
 use crate::topology::probe::{Life, Phase, Reconciliation};
 use crate::topology::server::ServerReport;
@@ -56,7 +57,8 @@ impl Pod {
         let live = again("telling how far the server is", || self.live(state.clone()));
         let probes = again("answering probes", || self.answer_probes());
         let file = again("watching the password file", || self.watch_password_file());
-        join4(live, probes, file, beside).await;
+        let memory = again("giving memory back", stay_small);
+        join5(live, probes, file, memory, beside).await;
     }
 
     async fn watch(&self) -> Infallible {
@@ -206,6 +208,14 @@ impl Pod {
                 return;
             }
         }
+    }
+}
+
+async fn stay_small() -> Infallible {
+    const EVERY: Duration = Duration::from_secs(5);
+    loop {
+        sleep(EVERY).await;
+        memory::give_back();
     }
 }
 
