@@ -43,14 +43,17 @@ fn look(secret: &str) -> Vec<String> {
     for entry in pids {
         let process = entry.path();
         let read = |file: &str| fs::read(process.join(file)).unwrap_or_default();
-        // In this order: one that is about to become the server still has the environment of ours, and its name.
         let name = String::from_utf8_lossy(&read("comm")).trim().to_owned();
         let files: &[&str] = match name.as_str() {
             // What a user gives us in our environment is there, for root alone.
             "valkeeper" => &["cmdline"],
             _ => &["cmdline", "environ"],
         };
-        seen.extend(files.iter().filter(|file| holds(&read(file), secret)).map(|file| format!("{file} of {name}")));
+        let found: Vec<_> = files.iter().filter(|file| holds(&read(file), secret)).collect();
+        // One that has become another program meanwhile is looked at again.
+        if String::from_utf8_lossy(&read("comm")).trim() == name {
+            seen.extend(found.iter().map(|file| format!("{file} of {name}")));
+        }
     }
     seen
 }
