@@ -49,7 +49,7 @@ pub(crate) fn rule(args: &[&str]) -> Ended {
     Ended::of(&mut command, LIMIT).unwrap()
 }
 
-/// The lines of all users as an ACL file has them.
+/// The lines of all users as an ACL file has them: the default user is off, and may do nothing.
 pub(crate) fn users(valkey: &Valkey) -> Vec<String> {
     let (name, password) = TESTS;
     let version = scope(valkey).version.map(|_| ["--for", &*valkey.version]);
@@ -60,7 +60,7 @@ pub(crate) fn users(valkey: &Valkey) -> Vec<String> {
         assert!(!ended.to_string().contains(PASSWORD), "{ended}");
         ended.stdout.trim_end().to_owned()
     });
-    let others = ["user default off".to_owned(), format!("user {name} on >{password} ~* &* +@all")];
+    let others = ["user default reset".to_owned(), format!("user {name} on >{password} ~* &* +@all")];
     others.into_iter().chain(ours).collect()
 }
 
