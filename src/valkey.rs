@@ -23,7 +23,7 @@ use crate::topology::decision::{Action, Stage};
 use crate::topology::identity::PodName;
 use crate::topology::observation::Peer;
 
-pub use access::{ACCESS_COMMANDS, Access, AccessChange};
+pub use access::{Access, AccessChange};
 pub use certificates::CertificateSettings;
 use connection::{Connection, PATIENCE};
 pub use lifeline::Lifeline;

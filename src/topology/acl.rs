@@ -5,7 +5,8 @@ use std::fmt;
 use super::changeover::PasswordHash;
 use super::version::Version;
 
-/// A command that our user is given. A command of several parts is named with a bar, as the server does: `config|get`.
+/// A command that our user is given. A command of several parts is named with a bar, as the server does: `config|get`; a
+/// whole category with an `@`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// The command.
@@ -49,7 +50,7 @@ pub struct UserName(String);
 pub const NO_HASH: &str = "SHA-256-OF-THE-PASSWORD";
 
 /// Everything that valkeeper asks of a server, and its servers of each other when they log in as its user.
-pub const GRANTS: [Grant; 33] = [
+pub const GRANTS: [Grant; 38] = [
     look("info", "version, role, replication, memory, saves and keys of a server"),
     look("config|get", "the mark of a node, its timeouts, and the directory of its data"),
     look("cluster|info", "whether a node says ok"),
@@ -81,8 +82,13 @@ pub const GRANTS: [Grant; 33] = [
     atomic("cluster|getslotmigrations", "moving slots whole: how far it is; a drain waits for that"),
     atomic("cluster|cancelslotmigrations", "drains: slots that have no time to go over stay"),
     atomic("cluster|syncslots", "moving slots whole: what source and target say to each other"),
+    atomic("@write", "moving slots whole: the source writes the keys to the target, and what clients write meanwhile"),
+    atomic("multi", "moving slots whole: the same for transactions of clients"),
+    atomic("exec", "moving slots whole: the same for transactions of clients"),
     password("acl|getuser", "changing the password: which are valid"),
     password("acl|setuser", "changing the password: the new one becomes valid, and later the old one goes"),
+    password("acl|save", "changing the password: the ACL file knows, where users are kept in one"),
+    password("cluster|myid", "changing the password: whether who is asked is still who it was"),
 ];
 
 const fn look(command: &'static str, reason: &'static str) -> Grant {

@@ -15,9 +15,6 @@ use crate::topology::node::NodeId;
 use crate::topology::observation::Silence;
 use crate::topology::parse::{PRIMARY_AUTH, PRIMARY_USER};
 
-/// What our user needs to be allowed beside everything else, so that its password can change.
-pub const ACCESS_COMMANDS: &str = "+acl|getuser +acl|setuser +acl|save +config|get +config|set";
-
 /// One server, asked and told whom it lets in.
 #[derive(Debug)]
 pub struct Access {

@@ -61,7 +61,7 @@ fn a_user_that_may_not_change_itself_is_told_of_once_and_goes_on() {
         .config("user", &format!("app on >old {RIGHTS} -acl"));
     let mut pods = Pods::start(users, "old", &["--username", "app"]);
     pods.change(0, "new");
-    let told = "give the user \"app\" +acl|getuser";
+    let told = "NOPERM User app has no permissions to run the 'acl|getuser' command; `valkeeper acl` prints the rule";
     pods.bed.wait_for(told, LIMIT, || Ok(pods.bed.pod(0).run_log().contains(told).then_some(()))).unwrap();
     assert_eq!(pods.bed.pod(0).run_log().matches(told).count(), 1);
     let mut probe = pods.bed.valkeeper_in(0, &["probe", "startup", "--username", "app"]);

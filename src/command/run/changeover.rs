@@ -18,7 +18,7 @@ use crate::topology::changeover::{Other, PasswordHash, Scene, Standing, Step, de
 use crate::topology::membership::Label;
 use crate::topology::observation::Silence;
 use crate::topology::server::{ClusterView, ServerReport};
-use crate::valkey::{ACCESS_COMMANDS, Access, AccessChange, Outcome};
+use crate::valkey::{Access, AccessChange, Outcome};
 
 /// How often everybody is asked while something is to be done.
 const OFTEN: Duration = Duration::from_millis(500);
@@ -262,12 +262,7 @@ impl<'p> Changeover<'p> {
 
     fn tell_refused(&mut self, why: &str) {
         if self.refused.as_deref() != Some(why) {
-            let user = self.credentials.user();
-            let remedy = match why.contains("NOPERM") {
-                true => format!(". What to do: give the user {user:?} {ACCESS_COMMANDS}"),
-                false => String::new(),
-            };
-            tracing::warn!("the server's password cannot be changed over: {why}{remedy}");
+            tracing::warn!("the server's password cannot be changed over: {why}");
             self.refused = Some(why.to_owned());
         }
     }
