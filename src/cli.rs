@@ -1,18 +1,24 @@
 //! The command line. What `--help` says is written here, for a person.
 
+mod shared;
+mod values;
+
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 use crate::config::{duration, weight};
-use crate::topology::drain::SavePolicy;
 use crate::topology::identity::SiteName;
 use crate::topology::node::NodeId;
-use crate::topology::probe::Probe;
+use crate::topology::version::Version;
+
+pub use shared::{CredentialArgs, ExpectArgs, FindArgs, LogArgs, LoginArgs, ReachArgs, ShapeArgs, TlsArgs};
+pub use values::{AclRole, LogFormat, Mode, OnPrimaryLost, Output, ProbeKind, SaveMode};
+use values::{node_id, site_name, version};
 
 /// Forms and keeps a Valkey Cluster from inside its pods: no operator, no RBAC, no shell scripts.
 #[derive(Debug, Parser)]
@@ -81,6 +87,11 @@ pub enum Command {
     Evacuate(EvacuateArgs),
     /// Say what is wrong with the cluster and the command that mends it; changes nothing.
     Doctor(LookArgs),
+    /// Print the rule of a user for valkeeper that may do what valkeeper does and nothing else.
+    ///
+    /// It is a line of an ACL file, or of valkey.conf. It holds the hash of the password that is given as to any other
+    /// command, and never the password. Asks no server.
+    Acl(AclArgs),
     /// Run a whole cluster on this machine's loopback addresses until Ctrl-C.
     #[cfg(feature = "local")]
     Local(LocalArgs),
@@ -119,10 +130,7 @@ pub struct RunArgs {
     /// How it is to end.
     #[command(flatten)]
     pub end: EndArgs,
-    /// The headless service whose DNS names lead to the pods. Without it, peers are those that nodes.conf names.
-    #[arg(long, env = "VALKEEPER_SERVICE", value_name = "NAME")]
-    pub service: Option<String>,
-    /// How its names are asked for.
+    /// How the names of the service are asked for.
     #[command(flatten)]
     pub find: FindArgs,
     /// What the pods are to be.
@@ -147,6 +155,12 @@ pub struct RunArgs {
     /// What happens when the process of a primary dies, this pod's or that which this pod copies.
     #[arg(long, env = "VALKEEPER_ON_PRIMARY_LOST", value_enum, default_value_t = OnPrimaryLost::Failover)]
     pub on_primary_lost: OnPrimaryLost,
+    /// How long the former password stays valid once every pod has the new one that its password file says: clients may be
+    /// as late as pods.
+    #[arg(
+        long, env = "VALKEEPER_PASSWORD_OVERLAP", value_name = "DURATION", default_value = "2m", value_parser = duration
+    )]
+    pub password_overlap: Duration,
     /// Answer probes over HTTP here, /startupz, /livez and /readyz, and tell metrics, /metrics.
     #[arg(long, env = "VALKEEPER_LISTEN", value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
@@ -209,6 +223,10 @@ pub struct OwnArgs {
     /// The client port.
     #[arg(long, env = "VALKEEPER_PORT", value_name = "PORT", default_value_t = 6379)]
     pub port: u16,
+    /// The headless service whose DNS names lead to the pods, and whose pods' names certificates must have. Without it,
+    /// `run` knows the peers that nodes.conf names.
+    #[arg(long, env = "VALKEEPER_SERVICE", value_name = "NAME")]
+    pub service: Option<String>,
     /// Whether the server is a member of a cluster.
     #[arg(long, env = "VALKEEPER_MODE", value_enum, default_value_t = Mode::Cluster)]
     pub mode: Mode,
@@ -310,6 +328,27 @@ pub struct MovingArgs {
     pub output: Output,
 }
 
+/// `valkeeper acl`.
+#[derive(Debug, Args)]
+pub struct AclArgs {
+    /// The user, and its password.
+    #[command(flatten)]
+    pub login: LoginArgs,
+    /// What the user is for.
+    #[arg(long, env = "VALKEEPER_ROLE", value_enum, default_value_t = AclRole::Run)]
+    pub role: AclRole,
+    /// The version of the servers, or the oldest one. A server does not start where a user has a command that it does not
+    /// know; so without this, those for moving slots whole are left out, which came with 9.0.
+    #[arg(long = "for", env = "VALKEEPER_FOR", value_name = "VERSION", value_parser = version)]
+    pub version: Option<Version>,
+    /// Leave out what changing the password takes, which is as much as to give itself every right.
+    #[arg(long, env = "VALKEEPER_FIXED_PASSWORD")]
+    pub fixed_password: bool,
+    /// Print what each command is for instead.
+    #[arg(long, env = "VALKEEPER_EXPLAIN")]
+    pub explain: bool,
+}
+
 /// `valkeeper local`.
 #[cfg(feature = "local")]
 #[derive(Debug, Args)]
@@ -329,167 +368,4 @@ pub struct LocalArgs {
     /// Give up forming after this long.
     #[arg(long, env = "VALKEEPER_TIMEOUT", value_name = "DURATION", default_value = "1m", value_parser = duration)]
     pub timeout: Duration,
-}
-
-/// How peers are found and reached.
-#[derive(Debug, Args)]
-pub struct ReachArgs {
-    /// The headless service whose DNS names lead to the pods, best with namespace and domain and a closing dot:
-    /// `valkey-headless.prod.svc.cluster.local.`. The address of one node will do too.
-    #[arg(long, env = "VALKEEPER_SERVICE", value_name = "NAME")]
-    pub service: String,
-    /// The client port, where DNS does not name one.
-    #[arg(long, env = "VALKEEPER_PORT", value_name = "PORT", default_value_t = 6379)]
-    pub port: u16,
-    /// How its names are asked for.
-    #[command(flatten)]
-    pub find: FindArgs,
-    /// What lets us in.
-    #[command(flatten)]
-    pub credentials: CredentialArgs,
-}
-
-/// How the names of a service are asked for.
-#[derive(Debug, Args)]
-pub struct FindArgs {
-    /// The StatefulSet: its pods' names NAME-0.SERVICE, NAME-1.SERVICE … are asked for one by one.
-    #[arg(long, env = "VALKEEPER_STATEFULSET", value_name = "NAME")]
-    pub statefulset: Option<String>,
-    /// Ask this name server; may be repeated. Default: those of /etc/resolv.conf.
-    #[arg(long, env = "VALKEEPER_DNS_SERVER", value_name = "ADDR[:PORT]", value_delimiter = ',')]
-    pub dns_server: Vec<String>,
-    /// The name that our nodes carry, so that no other cluster's node is ever mistaken for ours. Default: the
-    /// service's full name.
-    #[arg(long, env = "VALKEEPER_CLUSTER_ID", value_name = "NAME")]
-    pub cluster_id: Option<String>,
-}
-
-/// What lets us in.
-#[derive(Debug, Args)]
-pub struct CredentialArgs {
-    /// The ACL user; default: the server's default user.
-    #[arg(long, env = "VALKEEPER_USERNAME", value_name = "NAME")]
-    pub username: Option<String>,
-    /// The file that holds the password. Without it: VALKEY_PASSWORD_FILE, VALKEY_PASSWORD, VALKEYCLI_AUTH.
-    #[arg(long, env = "VALKEEPER_PASSWORD_FILE", value_name = "FILE")]
-    pub password_file: Option<PathBuf>,
-}
-
-/// The wanted shape.
-#[derive(Clone, Copy, Debug, Args)]
-pub struct ShapeArgs {
-    /// How many shards the cluster is to have.
-    #[arg(long, env = "VALKEEPER_SHARDS", value_name = "N", default_value = "3")]
-    pub shards: NonZeroU16,
-    /// How many replicas each shard is to have.
-    #[arg(long, env = "VALKEEPER_REPLICAS", value_name = "N", default_value_t = 1)]
-    pub replicas: u16,
-}
-
-/// The shape that is checked, where one is given.
-#[derive(Clone, Copy, Debug, Args)]
-pub struct ExpectArgs {
-    /// How many shards there should be; default: as many as there are.
-    #[arg(long, env = "VALKEEPER_SHARDS", value_name = "N", requires = "replicas")]
-    pub shards: Option<NonZeroU16>,
-    /// How many replicas each shard should have; default: not checked.
-    #[arg(long, env = "VALKEEPER_REPLICAS", value_name = "N", requires = "shards")]
-    pub replicas: Option<u16>,
-}
-
-/// How to log.
-#[derive(Debug, Args)]
-pub struct LogArgs {
-    /// One line of text, or one JSON object, for each event.
-    #[arg(long, global = true, env = "VALKEEPER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    pub log_format: LogFormat,
-    /// What to log: error, warn, info, debug or trace.
-    #[arg(long, global = true, env = "VALKEEPER_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
-    pub log_level: tracing::Level,
-}
-
-fn node_id(text: &str) -> Result<NodeId, String> {
-    NodeId::parse(text).ok_or_else(|| "a node id has 40 digits, 0 to 9 and a to f".to_owned())
-}
-
-fn site_name(text: &str) -> Result<SiteName, String> {
-    SiteName::new(text).ok_or_else(|| "only letters, digits, dots, dashes and underscores".to_owned())
-}
-
-/// What kind of server it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Mode {
-    /// A member of a cluster.
-    Cluster,
-    /// A server on its own: there is nobody to hand over to.
-    Standalone,
-}
-
-/// What happens when the process of a primary dies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum OnPrimaryLost {
-    /// The best replica takes over at once.
-    Failover,
-    /// Valkey's own failover decides, when the node timeout is over.
-    Wait,
-}
-
-/// What a probe asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ProbeKind {
-    /// Has the server come up, or is it on its way?
-    Startup,
-    /// Does it answer at all?
-    Liveness,
-    /// Can it do its part?
-    Readiness,
-}
-
-impl From<ProbeKind> for Probe {
-    fn from(kind: ProbeKind) -> Self {
-        match kind {
-            ProbeKind::Startup => Self::Startup,
-            ProbeKind::Liveness => Self::Liveness,
-            ProbeKind::Readiness => Self::Readiness,
-        }
-    }
-}
-
-/// What is to be on disk before a server stops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum SaveMode {
-    /// Everything: in the append-only file where there is one, else in an RDB.
-    Auto,
-    /// An RDB, whether there is an append-only file or not.
-    Always,
-    /// What is there.
-    Never,
-}
-
-impl From<SaveMode> for SavePolicy {
-    fn from(mode: SaveMode) -> Self {
-        match mode {
-            SaveMode::Auto => Self::Auto,
-            SaveMode::Always => Self::Always,
-            SaveMode::Never => Self::Never,
-        }
-    }
-}
-
-/// How results are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people.
-    Table,
-    /// For programs; the schema is documented and stable.
-    Json,
-}
-
-/// How logs are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// A line of text.
-    Text,
-    /// A JSON object a line.
-    Json,
 }

@@ -1,5 +1,6 @@
 //! The subcommands: each observes, decides, acts, and nothing else.
 
+pub mod acl;
 pub mod bootstrap;
 pub mod doctor;
 pub mod drain;

@@ -1,31 +1,33 @@
 //! From options to values that cannot be wrong.
 
-use std::fmt;
+mod keyring;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::cli::{CredentialArgs, FindArgs, ReachArgs, ShapeArgs};
+use crate::cli::{CredentialArgs, FindArgs, LoginArgs, OwnArgs, ReachArgs, ShapeArgs, TlsArgs};
 use crate::exit::{Exit, Failure};
+use crate::tls::{Files, Names, Pair, Tls};
 use crate::topology::desired::Shape;
 use crate::topology::identity::ClusterId;
+
+pub use keyring::{Keyring, Secret};
 
 /// The variables that may hold our password.
 pub const PASSWORD_VARIABLES: [&str; 2] = ["VALKEY_PASSWORD", "VALKEYCLI_AUTH"];
 
-/// A secret: whatever shows it shows nothing.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
 /// What lets us in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Credentials {
     /// The ACL user; none for the default user.
     pub username: Option<String>,
-    /// The password; none where the server asks for none.
-    pub password: Option<Secret>,
+    /// The passwords; none where the server asks for none.
+    pub keyring: Keyring,
+    /// How to speak TLS; none where servers do not.
+    pub tls: Option<Tls>,
 }
 
 /// Where the peers are found and how they are reached.
@@ -54,28 +56,17 @@ pub enum Service {
     Address(IpAddr),
 }
 
-impl Secret {
-    /// Keeps a text secret.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text; for the server only.
-    pub(crate) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
 impl Reach {
     /// Checks the options; reads the password file and the search list of resolv.conf.
     pub fn new(args: &ReachArgs) -> Result<Self, Failure> {
-        Self::through(&args.service, &args.find, args.port, Credentials::new(&args.credentials)?)
+        let service = Service::new(&args.service, &args.find.dns_server)?;
+        let credentials = Credentials::new(&args.credentials, Some(&service))?;
+        Self::through(service, &args.find, args.port, credentials)
     }
 
     /// The same of options that are known one by one.
-    pub fn through(name: &str, args: &FindArgs, port: u16, credentials: Credentials) -> Result<Self, Failure> {
+    pub fn through(service: Service, args: &FindArgs, port: u16, credentials: Credentials) -> Result<Self, Failure> {
         let dns_servers = args.dns_server.iter().map(|text| dns_server(text)).collect::<Result<Vec<_>, _>>()?;
-        let service = service(name, if dns_servers.is_empty() { search_list() } else { Vec::new() })?;
         let name = match (&args.cluster_id, &service) {
             (Some(id), _) => Some(id.as_str()),
             (None, Service::Names(names)) => names.first().map(|name| without_port_label(name)),
@@ -88,25 +79,94 @@ impl Reach {
     }
 }
 
+impl Service {
+    /// What the option names; it is completed by the search list of resolv.conf unless another name server is asked.
+    pub fn new(name: &str, dns_servers: &[String]) -> Result<Self, Failure> {
+        service(name, if dns_servers.is_empty() { search_list() } else { Vec::new() })
+    }
+}
+
 /// Where our own server answers: at the pod's address, else at the loopback one.
 pub fn own_address(pod_ip: Option<IpAddr>, port: u16) -> SocketAddr {
     SocketAddr::new(pod_ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port)
 }
 
 impl Credentials {
-    /// `--password-file`, then `VALKEY_PASSWORD_FILE`, `VALKEY_PASSWORD` and `VALKEYCLI_AUTH`; the first one counts.
-    pub fn new(args: &CredentialArgs) -> Result<Self, Failure> {
-        let variable = |name| std::env::var(name).ok().filter(|text: &String| !text.is_empty());
-        let file = args.password_file.clone().or_else(|| variable("VALKEY_PASSWORD_FILE").map(PathBuf::from));
-        let password = match file {
-            Some(path) => Some(password_from(&path)?),
-            None => PASSWORD_VARIABLES.into_iter().find_map(variable).map(Secret::new),
-        };
-        if args.username.is_some() && password.is_none() {
+    /// Those for our own server, and for the others of its cluster.
+    pub fn of_pod(args: &OwnArgs) -> Result<Self, Failure> {
+        let service = args.service.as_ref().map(|name| Service::new(name, &[])).transpose()?;
+        Self::new(&args.credentials, service.as_ref())
+    }
+
+    /// The user, its [`password`], and how to speak TLS.
+    pub fn new(args: &CredentialArgs, service: Option<&Service>) -> Result<Self, Failure> {
+        let password = password(&args.login)?;
+        let username = args.login.username.clone();
+        if username.is_some() && password.is_none() {
             return Err(Exit::Usage.saying("--username needs a password: --password-file or VALKEY_PASSWORD"));
         }
-        Ok(Self { username: args.username.clone(), password })
+        Ok(Self { username, keyring: Keyring::new(password), tls: tls(&args.tls, service)? })
     }
+
+    /// The user we are.
+    pub fn user(&self) -> &str {
+        self.username.as_deref().unwrap_or("default")
+    }
+}
+
+/// How to speak TLS, where it is spoken; reads the files.
+fn tls(args: &TlsArgs, service: Option<&Service>) -> Result<Option<Tls>, Failure> {
+    if !args.tls {
+        let given = [&args.tls_ca, &args.tls_cert, &args.tls_key].into_iter().flatten().next();
+        return match given {
+            Some(file) => {
+                Err(Exit::Usage.saying(format!("{} is given for TLS, and TLS is not spoken: --tls", file.display())))
+            }
+            None => Ok(None),
+        };
+    }
+    let names = match (&args.tls_server_name, service) {
+        (Some(name), _) => Names::Exactly(name.trim_end_matches('.').to_owned()),
+        (None, Some(Service::Names(names))) => {
+            Names::PodsOf(names.iter().map(|name| without_port_label(name).to_owned()).collect())
+        }
+        (None, Some(Service::Address(_))) => Names::Address,
+        (None, None) if args.tls_insecure => Names::Any,
+        (None, None) => {
+            return Err(Exit::Usage.saying(
+                "--tls needs to know which names servers have: --service, or --tls-server-name where it is another",
+            ));
+        }
+    };
+    if args.tls_ca.is_none() && !args.tls_insecure {
+        return Err(Exit::Usage.saying("--tls needs --tls-ca: the file with the authority that made the certificates"));
+    }
+    let pair = args.tls_cert.clone().zip(args.tls_key.clone()).map(|(cert, key)| Pair { cert, key });
+    let tls = Tls::new(Files { ca: args.tls_ca.clone(), pair }, names, args.tls_insecure);
+    let tls = tls.map_err(|error| Exit::Usage.because(error.context("TLS")))?;
+    if tls.is_insecure() {
+        tracing::warn!(
+            "--tls-insecure: whoever answers is believed, so anybody in between can read and change everything"
+        );
+    }
+    Ok(Some(tls))
+}
+
+/// `--password-file`, then `VALKEY_PASSWORD_FILE`, `VALKEY_PASSWORD` and `VALKEYCLI_AUTH`; the first one counts.
+pub fn password(args: &LoginArgs) -> Result<Option<Secret>, Failure> {
+    match password_file(args) {
+        Some(path) => Ok(Some(password_from(&path)?)),
+        None => Ok(PASSWORD_VARIABLES.into_iter().find_map(variable).map(Secret::new)),
+    }
+}
+
+/// The file that holds the password, where one does.
+pub fn password_file(args: &LoginArgs) -> Option<PathBuf> {
+    args.password_file.clone().or_else(|| variable("VALKEY_PASSWORD_FILE").map(PathBuf::from))
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|text| !text.is_empty())
 }
 
 /// The shape that was asked for; both numbers have defaults.
@@ -122,7 +182,8 @@ pub fn shape(args: &ShapeArgs) -> Result<Shape, Failure> {
     }
 }
 
-fn password_from(path: &Path) -> Result<Secret, Failure> {
+/// The password in a file; a line break at its end is not part of it.
+pub(crate) fn password_from(path: &Path) -> Result<Secret, Failure> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the password file {}", path.display()))
         .map_err(|error| Exit::Usage.because(error))?;
@@ -194,12 +255,6 @@ pub fn weight(text: &str) -> Result<(String, u32), String> {
     }
 }
 
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,12 +279,6 @@ mod tests {
         }
         assert_eq!(names("valkey.", &SEARCH), Some(vec!["valkey".to_owned()]));
         assert_eq!(names("valkey", &[]), Some(vec!["valkey".to_owned()]));
-    }
-
-    #[test]
-    fn no_debug_form_shows_a_secret() {
-        let credentials = Credentials { username: None, password: Some(Secret::new("hunter2")) };
-        assert!(!format!("{credentials:?}").contains("hunter2"));
     }
 
     #[test]

@@ -11,5 +11,6 @@ pub mod files;
 pub mod observer;
 pub mod process;
 pub mod telemetry;
+pub mod tls;
 pub mod topology;
 pub mod valkey;

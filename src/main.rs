@@ -67,6 +67,10 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
                 heard(signals::unblock())?;
                 command::doctor::run(args).await
             }
+            Command::Acl(args) => {
+                heard(signals::unblock())?;
+                command::acl::run(args)
+            }
             #[cfg(feature = "local")]
             Command::Local(args) => command::local::run(args, stop()?).await,
         };

@@ -3,7 +3,9 @@
 //! No I/O, no clock, no randomness, no logging in here; the same input gives the same output, and no input panics.
 
 pub mod absent;
+pub mod acl;
 pub mod budget;
+pub mod changeover;
 pub mod decision;
 pub mod desired;
 pub mod drain;

@@ -1,5 +1,6 @@
 //! Talking to servers. The only module that knows redis-rs.
 
+mod access;
 mod connection;
 mod deeds;
 mod error;
@@ -19,7 +20,8 @@ use crate::topology::decision::{Action, Stage};
 use crate::topology::identity::PodName;
 use crate::topology::observation::Peer;
 
-use connection::Connection;
+pub use access::{ACCESS_COMMANDS, Access, AccessChange};
+use connection::{Connection, PATIENCE};
 pub use lifeline::Lifeline;
 pub use mover::{Migration, MoveError, Mover, SlotState};
 pub use server::Server;
@@ -58,6 +60,12 @@ pub enum Outcome {
     Forbidden(String),
 }
 
+impl Candidate {
+    fn whom(&self) -> (SocketAddr, Option<&PodName>) {
+        (self.address, self.pod.as_ref())
+    }
+}
+
 impl Fleet {
     /// No connection yet.
     pub fn new(credentials: Credentials) -> Self {
@@ -71,7 +79,11 @@ impl Fleet {
         let asked = candidates.iter().map(|candidate| {
             let open = self.connections.get(&candidate.address).cloned();
             async move {
-                let (answer, connection) = match Connection::reuse(open, candidate.address, credentials).await {
+                let opened = match open {
+                    Some(connection) => Ok(connection),
+                    None => Connection::open(candidate.whom(), credentials, PATIENCE).await,
+                };
+                let (answer, connection) = match opened {
                     Ok(mut connection) => (report::ask(&mut connection).await, Some(connection)),
                     Err(silence) => (Err(silence), None),
                 };

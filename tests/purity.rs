@@ -26,7 +26,7 @@ enum What {
 
 const TOPOLOGY: &str = "topology";
 
-const RULES: [Rule; 9] = [
+const RULES: [Rule; 10] = [
     Rule {
         among: TOPOLOGY,
         except: &[],
@@ -96,6 +96,12 @@ const RULES: [Rule; 9] = [
     },
     Rule {
         among: "",
+        except: &["tls.rs", "tls/"],
+        what: What::Paths(&[&["rustls"], &["tokio_rustls"], &["webpki"], &["x509_cert"]]),
+        reason: "only tls knows rustls",
+    },
+    Rule {
+        among: "",
         except: &["admin.rs", "admin/"],
         what: What::Paths(&[&["hyper"], &["hyper_util"]]),
         reason: "only admin knows hyper",
@@ -161,6 +167,7 @@ fn the_check_catches_whatever_is_named_in_code() {
         ("command/local/dns.rs", "redis::cmd(\"PING\")"),
         ("valkey.rs", "use hickory_resolver::TokioResolver;"),
         ("command/probe.rs", "use hyper::Request;"),
+        ("valkey/connection.rs", "use tokio_rustls::TlsConnector;"),
         ("command/local/server.rs", "use hickory_server::Server;"),
         ("command/drain.rs", "use tokio::process::Command;"),
         ("command/drain.rs", "use std::process::{self, Command};"),

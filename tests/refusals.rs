@@ -230,7 +230,7 @@ fn a_user_who_may_not_configure_is_told_so_at_once() {
         .unwrap();
     let mut command = bed.valkeeper(&["bootstrap", "--shards", "1", "--replicas", "0", "--username", "keeper"]);
     let ended = Ended::of(command.env("VALKEY_PASSWORD", "keeper-secret"), LIMIT).unwrap();
-    ended.expect(64, &["not allowed: valkey-0 is named", "NOPERM", "give the user the commands"]);
+    ended.expect(64, &["not allowed: valkey-0 is named", "NOPERM", "`valkeeper acl`"]);
 }
 
 #[test]

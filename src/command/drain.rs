@@ -25,14 +25,14 @@ pub use keep::take_report;
 /// Runs the command.
 pub async fn run(args: &DrainArgs, stop: impl Future<Output = ()>) -> Result<(), Failure> {
     let started = Instant::now();
-    let credentials = Credentials::new(&args.own.credentials)?;
+    let credentials = Credentials::of_pod(&args.own)?;
     let budget = Budget::split(args.end.grace_period, args.end.delay).map_err(|error| Exit::Usage.saying(error))?;
     let in_cluster = args.own.mode == Mode::Cluster;
     let policy = DrainPolicy { cluster: in_cluster, save: args.end.save.into(), budget, stop: false };
     let mut server = Server::at(own_address(args.own.pod_ip, args.own.port), credentials.clone(), in_cluster);
     if let Err(silence) = server.report().await {
         let exit = match silence {
-            Silence::Denied(_) => Exit::Usage,
+            Silence::Denied(_) | Silence::Untrusted(_) => Exit::Usage,
             _ => Exit::Unavailable,
         };
         return Err(exit.saying(format!("nothing is drained: the server at {} {silence}", server.address())));

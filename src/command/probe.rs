@@ -10,6 +10,7 @@ use super::render;
 use crate::cli::{Mode, ProbeArgs};
 use crate::config::{Credentials, own_address};
 use crate::exit::{Exit, Failure};
+use crate::tls::Tls;
 use crate::topology::probe::{Probe, Verdict};
 use crate::valkey::Server;
 
@@ -21,9 +22,12 @@ pub use prober::Prober;
 pub async fn run(args: &ProbeArgs) -> Result<(), Failure> {
     let probe = Probe::from(args.kind);
     let credentials = match probe {
-        // It asks nothing that needs to be let in, and a password that is not there kills nobody.
-        Probe::Liveness => Credentials::default(),
-        Probe::Startup | Probe::Readiness => Credentials::new(&args.own.credentials)?,
+        // It asks nothing that needs to be let in, and a password or a certificate that is not there kills nobody.
+        Probe::Liveness => {
+            let tls = args.own.credentials.tls.tls.then(Tls::to_anybody).transpose();
+            Credentials { tls: tls.map_err(|error| Exit::Bug.because(error))?, ..Credentials::default() }
+        }
+        Probe::Startup | Probe::Readiness => Credentials::of_pod(&args.own)?,
     };
     let address = own_address(args.own.pod_ip, args.own.port);
     let in_cluster = args.own.mode == Mode::Cluster;

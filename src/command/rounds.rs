@@ -81,10 +81,7 @@ impl<'d> Rounds<'d> {
                 Outcome::Failed(why) | Outcome::Unanswered(why) => {
                     self.warn_once(format!("failed: {action}: {why}"));
                 }
-                Outcome::Forbidden(why) => {
-                    let remedy = "give the user the commands cluster, config and info";
-                    forbidden = Some(format!("not allowed: {action}: {why}; {remedy}"));
-                }
+                Outcome::Forbidden(why) => forbidden = Some(format!("not allowed: {action}: {why}")),
             }
         }
         forbidden.map_or(Ok(()), Err)

@@ -4,12 +4,15 @@
 
 mod aof;
 mod bare;
+mod changeover;
 pub mod duties;
 mod guard;
 mod input;
 mod keep;
 mod metrics;
+mod password_file;
 mod pod;
+mod record;
 mod settings;
 mod supervision;
 mod watch;

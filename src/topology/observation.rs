@@ -78,6 +78,8 @@ pub enum Silence {
     NotReady(String),
     /// A server answers and does not let us in: NOAUTH, WRONGPASS, NOPERM.
     Denied(String),
+    /// A server answers, and its certificate or ours is not trusted.
+    Untrusted(String),
     /// A server answers that cannot be used: not in cluster mode, an answer we cannot read.
     Unusable(String),
 }
@@ -177,6 +179,7 @@ impl fmt::Display for Silence {
             Self::Unreachable(why) => write!(f, "is not reachable: {why}"),
             Self::NotReady(why) => write!(f, "is not ready: {why}"),
             Self::Denied(why) => write!(f, "does not let us in: {why}"),
+            Self::Untrusted(why) => write!(f, "cannot be trusted, or does not trust us: {why}"),
             Self::Unusable(why) => write!(f, "cannot be used: {why}"),
         }
     }

@@ -92,8 +92,7 @@ pub fn readiness(answer: &Answer, in_cluster: bool, latched: bool) -> Verdict {
         Ok(report) => report,
         Err(Silence::Denied(why)) => {
             return Verdict::fail(format!(
-                "the server does not let us in: {why}; give the password in VALKEY_PASSWORD or with --password-file, of \
-                 a user who may INFO, CONFIG GET and CLUSTER"
+                "the server does not let us in: {why}; check --username, --password-file and VALKEY_PASSWORD"
             ));
         }
         Err(silence) => return Verdict::fail(format!("the server {silence}")),

@@ -1,17 +1,22 @@
 //! One connection to one server.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, Pipeline, RedisConnectionInfo, RedisError,
-    RedisResult, Value,
-};
+use redis::{AsyncConnectionConfig, Pipeline, RedisConnectionInfo, RedisError, RedisResult, Value};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::error::silence;
-use crate::config::Credentials;
+use crate::config::{Credentials, Secret};
+use crate::tls::Tls;
+use crate::topology::identity::PodName;
 use crate::topology::observation::Silence;
 
 /// How long a server may take to accept a connection, and how long to answer. A server that takes longer is busy with
@@ -22,53 +27,62 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub(super) struct Connection {
     inner: MultiplexedConnection,
+    /// What carries bytes to and fro; it ends with the last copy of the connection.
+    _carrier: Arc<JoinSet<()>>,
+    /// The password that let us in.
+    password: Option<Secret>,
 }
 
-impl Connection {
-    /// Goes on with an open connection, or opens one.
-    pub(super) async fn reuse(
-        open: Option<Self>,
-        address: SocketAddr,
-        credentials: &Credentials,
-    ) -> Result<Self, Silence> {
-        match open {
-            Some(connection) => Ok(connection),
-            None => Self::open(address, credentials, PATIENCE).await,
-        }
-    }
+/// What a connection is made of.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
-    /// Opens one to a server that may take `patience` to accept, and as long for each answer.
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+impl Connection {
+    /// Opens one to a server that may take `patience` to accept, and as long for each answer. The pod, where it is known,
+    /// is what its certificate must say.
     pub(super) async fn open(
-        address: SocketAddr,
+        (address, pod): (SocketAddr, Option<&PodName>),
         credentials: &Credentials,
         patience: Duration,
     ) -> Result<Self, Silence> {
+        let stream = timeout(patience, connect(address, pod, credentials.tls.as_ref()))
+            .await
+            .unwrap_or_else(|_| Err(Silence::Unreachable("no answer in time".to_owned())))?;
         let settings = RedisConnectionInfo::default().set_skip_set_lib_name();
-        let info = ConnectionAddr::Tcp(address.ip().to_string(), address.port())
-            .into_connection_info()
-            .map(|info| info.set_redis_settings(settings))
-            .map_err(|error| silence(&error))?;
-        let client = Client::open(info).map_err(|error| silence(&error))?;
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(patience)).set_response_timeout(Some(patience));
-        let inner =
-            client.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| silence(&error))?;
-        let mut connection = Self { inner };
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(patience));
+        let made = MultiplexedConnection::new_with_config(&settings, stream, config).await;
+        let (inner, carrier) = made.map_err(|error| silence(&error))?;
+        let mut carriers = JoinSet::new();
+        carriers.spawn(carrier);
+        let mut connection = Self { inner, _carrier: Arc::new(carriers), password: None };
         connection.log_in(credentials).await?;
         Ok(connection)
     }
 
-    /// We log in ourselves because the library does not tell what the server says to a wrong password.
+    /// We log in ourselves because the library does not tell what the server says to a wrong password. A server that has
+    /// not heard of our password yet takes a former one.
     async fn log_in(&mut self, credentials: &Credentials) -> Result<(), Silence> {
-        let Some(password) = &credentials.password else {
-            return Ok(());
-        };
-        let mut auth = redis::cmd("AUTH");
-        if let Some(username) = &credentials.username {
-            auth.arg(username);
+        let username = credentials.username.as_deref();
+        let mut denied = Ok(());
+        for password in credentials.keyring.passwords() {
+            let mut auth = redis::cmd("AUTH");
+            auth.arg(username).arg(password.reveal());
+            match auth.query_async::<()>(&mut self.inner).await {
+                Ok(()) => {
+                    self.password = Some(password);
+                    return Ok(());
+                }
+                Err(error) if error.code() == Some("WRONGPASS") => denied = denied.and(Err(refusal(&error, username))),
+                Err(error) => return Err(refusal(&error, username)),
+            }
         }
-        auth.arg(password.reveal());
-        auth.query_async::<()>(&mut self.inner).await.map_err(|error| refusal(&error))
+        denied
+    }
+
+    /// The password that let us in.
+    pub(super) fn password(&self) -> Option<&Secret> {
+        self.password.as_ref()
     }
 
     /// Sends commands in one piece; one result a command.
@@ -78,10 +92,31 @@ impl Connection {
     }
 }
 
+async fn connect(address: SocketAddr, pod: Option<&PodName>, tls: Option<&Tls>) -> Result<Box<dyn Stream>, Silence> {
+    let stream = TcpStream::connect(address).await.map_err(|error| unreachable(&error))?;
+    stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
+    match tls {
+        Some(tls) => Ok(Box::new(tls.greet(stream, pod).await?)),
+        None => Ok(Box::new(stream)),
+    }
+}
+
+/// Why a server could not be reached.
+pub(super) fn unreachable(error: &io::Error) -> Silence {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Silence::Refused,
+        _ => Silence::Unreachable(error.to_string()),
+    }
+}
+
 /// What the server says to our password, where it is known not to repeat it; a server that does not know AUTH quotes its
 /// arguments.
-fn refusal(error: &RedisError) -> Silence {
+fn refusal(error: &RedisError, username: Option<&str>) -> Silence {
     match silence(error) {
+        Silence::Denied(why) => Silence::Denied(match username {
+            Some(name) => format!("{why} We are the user {name:?}"),
+            None => format!("{why} We are the default user: where that is off, --username names another"),
+        }),
         Silence::Unusable(why) if why.contains("without any password configured") => {
             Silence::Denied("it has no password, and we were given one".to_owned())
         }

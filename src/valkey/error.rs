@@ -18,12 +18,20 @@ const MOOT: [&str; 6] = [
     "To set a",
 ];
 
+/// That our user may not do something at the target of a MIGRATE, as the source passes it on.
+const FORBIDDEN_THERE: &str = "Target instance replied with error: NOPERM";
+
 /// Why a server gave no report.
 pub(super) fn silence(error: &RedisError) -> Silence {
     let what = describe(error);
     match error.code().unwrap_or_default() {
         "LOADING" | "BUSY" | "MASTERDOWN" => Silence::NotReady(what),
-        "NOAUTH" | "WRONGPASS" | "NOPERM" => Silence::Denied(what),
+        "NOAUTH" => Silence::Denied(format!(
+            "{what} We were given no password: give it in VALKEY_PASSWORD or with --password-file, and with --username whose \
+             it is where the default user is off"
+        )),
+        "NOPERM" => Silence::Denied(with_remedy(&what)),
+        "WRONGPASS" => Silence::Denied(what),
         _ if error.is_connection_refusal() => Silence::Refused,
         _ if error.kind() == ErrorKind::AuthenticationFailed => Silence::Denied(what),
         _ if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() => Silence::Unreachable(what),
@@ -36,10 +44,20 @@ pub(super) fn silence(error: &RedisError) -> Silence {
 pub(super) fn outcome(error: &RedisError) -> Outcome {
     let what = describe(error);
     match error.code() {
-        Some("NOPERM") => Outcome::Forbidden(what),
+        Some("NOPERM") => Outcome::Forbidden(with_remedy(&what)),
         _ if MOOT.iter().any(|text| what.contains(text)) => Outcome::Moot(what),
         _ => Outcome::Failed(what),
     }
+}
+
+/// Whether our user may not do it, here or there.
+pub(super) fn is_forbidden(error: &RedisError) -> bool {
+    error.code() == Some("NOPERM") || error.detail().is_some_and(|what| what.contains(FORBIDDEN_THERE))
+}
+
+/// The server names the user and the command, but where a key is the matter.
+pub(super) fn with_remedy(what: &str) -> String {
+    format!("{what}; `valkeeper acl` prints the rule of a user that may do what we do")
 }
 
 /// The server's own words, else the library's. To AUTH the server's words may hold the password: see `Connection`.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Value};
 
 use super::connection::Connection;
-use super::error::{describe, silence};
-use crate::config::Credentials;
+use super::error::{describe, is_forbidden, silence, with_remedy};
+use crate::config::{Credentials, Secret};
 use crate::topology::node::NodeId;
 use crate::topology::observation::Silence;
 use crate::topology::slot::{Slot, SlotSet};
@@ -78,7 +78,7 @@ const OVERTAKEN: [&str; 9] = [
 impl Mover {
     /// Opens a connection to a server that may take this long to accept, and as long for each answer.
     pub async fn open(address: SocketAddr, credentials: &Credentials, patience: Duration) -> Result<Self, Silence> {
-        let connection = Connection::open(address, credentials, patience).await?;
+        let connection = Connection::open((address, None), credentials, patience).await?;
         Ok(Self { connection, credentials: credentials.clone() })
     }
 
@@ -143,8 +143,8 @@ impl Mover {
         self.send([command]).await?.into_iter().try_for_each(|answer| answer.map(drop).map_err(|error| failed(&error)))
     }
 
-    /// Moves keys of one slot to the same database of another server; the server serves nobody meanwhile. A key that is there already is
-    /// replaced: see `command::rebalance::keywise` for why that is right.
+    /// Moves keys of one slot to the same database of another server; the server serves nobody meanwhile. A key that is
+    /// there already is replaced: see `command::rebalance::keywise` for why that is right.
     pub async fn migrate(
         &mut self,
         (target, database): (SocketAddr, u32),
@@ -154,21 +154,40 @@ impl Mover {
         let mut command = redis::cmd("MIGRATE");
         command.arg(target.ip().to_string()).arg(target.port()).arg("").arg(database).arg(milliseconds(timeout));
         command.arg("REPLACE");
-        match (&self.credentials.username, &self.credentials.password) {
-            (Some(username), Some(password)) => {
-                command.arg("AUTH2").arg(username).arg(password.reveal());
+        let keys: Vec<_> = keys.collect();
+        let mut done = Err(MoveError::Passing("the target does not let us in".to_owned()));
+        for password in self.passwords() {
+            let mut command = command.clone();
+            match (&self.credentials.username, &password) {
+                (Some(username), Some(password)) => {
+                    command.arg("AUTH2").arg(username).arg(password.reveal());
+                }
+                (None, Some(password)) => {
+                    command.arg("AUTH").arg(password.reveal());
+                }
+                (_, None) => {}
             }
-            (None, Some(password)) => {
-                command.arg("AUTH").arg(password.reveal());
+            command.arg("KEYS").arg(&keys);
+            let answers = self.send([command]).await?;
+            let answered =
+                |answer: RedisResult<Value>| answer.map(drop).map_err(|error| without_arguments(failed(&error)));
+            done = answers.into_iter().try_for_each(answered);
+            // Nothing has been moved then.
+            if !matches!(&done, Err(MoveError::Passing(what)) if what.contains("WRONGPASS")) {
+                break;
             }
-            (_, None) => {}
         }
-        command.arg("KEYS");
-        for key in keys {
-            command.arg(key);
-        }
-        let answers = self.send([command]).await?;
-        answers.into_iter().try_for_each(|answer| answer.map(drop).map_err(|error| without_arguments(failed(&error))))
+        done
+    }
+
+    /// What may let the server into another one, which may have heard of our new password sooner, or later: first what
+    /// has let us in here.
+    fn passwords(&self) -> Vec<Option<Secret>> {
+        let Some(first) = self.connection.password() else {
+            return vec![None];
+        };
+        let others = self.credentials.keyring.passwords().into_iter().filter(|password| password != first);
+        std::iter::once(first.clone()).chain(others).map(Some).collect()
     }
 
     /// Begins an atomic migration from this server; 9.0 and newer.
@@ -251,11 +270,14 @@ fn set_slot(slot: Slot, state: SlotState) -> Cmd {
 
 fn failed(error: &RedisError) -> MoveError {
     let what = describe(error);
-    match error.code() {
-        Some("NOPERM") => MoveError::Forbidden(what),
-        _ if OVERTAKEN.iter().any(|text| what.contains(text)) => MoveError::Overtaken(what),
-        _ if error.is_io_error() || error.is_timeout() => MoveError::Passing(silence(error).to_string()),
-        _ => MoveError::Passing(what),
+    if is_forbidden(error) {
+        MoveError::Forbidden(with_remedy(&what))
+    } else if OVERTAKEN.iter().any(|text| what.contains(text)) {
+        MoveError::Overtaken(what)
+    } else if error.is_io_error() || error.is_timeout() {
+        MoveError::Passing(silence(error).to_string())
+    } else {
+        MoveError::Passing(what)
     }
 }
 

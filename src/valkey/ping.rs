@@ -1,6 +1,5 @@
 //! Whether a server's event loop answers.
 
-use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -8,6 +7,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::connection::unreachable;
+use crate::tls::Tls;
 use crate::topology::observation::Silence;
 
 /// The first bytes of what a server can say to PING, or to a connection it does not want.
@@ -17,18 +18,27 @@ const REPLIES: [u8; 2] = [b'+', b'-'];
 ///
 /// Without the library, as a server may speak before it is spoken to and hang up: at `maxclients`, or in protected mode.
 /// It is alive then, and the library would tell only that the connection is gone.
-pub(super) async fn ping(address: SocketAddr, patience: Duration) -> Result<(), Silence> {
-    let ask = async {
-        let mut stream = TcpStream::connect(address).await?;
-        // A server that has hung up has said why.
-        let _ = stream.write_all(b"PING\r\n").await;
-        stream.read_u8().await
-    };
-    match timeout(patience, ask).await {
-        Ok(Ok(first)) if REPLIES.contains(&first) => Ok(()),
-        Ok(Ok(_)) => Err(Silence::Unusable("what answers does not speak Valkey's protocol".to_owned())),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err(Silence::Refused),
-        Ok(Err(error)) => Err(Silence::Unreachable(error.to_string())),
+pub(super) async fn ping(address: SocketAddr, tls: Option<&Tls>, patience: Duration) -> Result<(), Silence> {
+    match timeout(patience, ask(address, tls)).await {
+        Ok(answer) => answer,
         Err(_) => Err(Silence::Unreachable("no answer in time".to_owned())),
+    }
+}
+
+async fn ask(address: SocketAddr, tls: Option<&Tls>) -> Result<(), Silence> {
+    let mut stream = TcpStream::connect(address).await.map_err(|error| unreachable(&error))?;
+    if let Some(tls) = tls {
+        return match tls.greet(stream, None).await {
+            // Who finds fault with certificates is alive.
+            Ok(_) | Err(Silence::Untrusted(_)) => Ok(()),
+            Err(silence) => Err(silence),
+        };
+    }
+    // A server that has hung up has said why.
+    let _ = stream.write_all(b"PING\r\n").await;
+    match stream.read_u8().await {
+        Ok(first) if REPLIES.contains(&first) => Ok(()),
+        Ok(_) => Err(Silence::Unusable("what answers does not speak Valkey's protocol".to_owned())),
+        Err(error) => Err(unreachable(&error)),
     }
 }

@@ -112,7 +112,7 @@ impl Server {
     /// Whether its event loop answers; any answer will do, be it an error. Asks nothing that needs to be let in.
     pub async fn answers(&mut self) -> Result<(), Silence> {
         let Some(mut connection) = self.connection.take() else {
-            return ping(self.address, self.patience).await;
+            return ping(self.address, self.credentials.tls.as_ref(), self.patience).await;
         };
         let mut commands = redis::pipe();
         commands.cmd("PING");
@@ -124,7 +124,7 @@ impl Server {
     async fn connect(&mut self) -> Result<Connection, Silence> {
         match self.connection.take() {
             Some(connection) => Ok(connection),
-            None => Connection::open(self.address, &self.credentials, self.patience).await,
+            None => Connection::open((self.address, None), &self.credentials, self.patience).await,
         }
     }
 }

@@ -288,10 +288,7 @@ impl<'r> Run<'r> {
                 }
                 why
             }
-            MoveError::Forbidden(why) => {
-                let remedy = "give the user the commands cluster, migrate, restore, asking, memory and info";
-                return Err(Exit::Usage.saying(format!("not allowed: {why}; {remedy}")));
-            }
+            MoveError::Forbidden(why) => return Err(Exit::Usage.saying(format!("not allowed: {why}"))),
         };
         let moved = self.tools.meter.slots() + self.tools.meter.keys();
         let since = match self.stalled {

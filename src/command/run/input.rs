@@ -1,9 +1,12 @@
 //! What the server is told on standard input, after its own configuration: what is known here and not said there.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 
 use crate::config::{Credentials, Reach, Secret, Service};
+use crate::tls::Tls;
+use crate::topology::changeover::PasswordHash;
 use crate::topology::identity::{Mark, PodName, Site};
 use crate::topology::order::HeldBack;
 use crate::topology::parse::{PRIMARY_AUTH, PRIMARY_USER, ServerConfig, directive};
@@ -18,6 +21,8 @@ pub(super) struct Input<'p> {
     pub(super) given: &'p ServerConfig,
     pub(super) version: Option<Version>,
     pub(super) credentials: &'p Credentials,
+    /// What pods' files have said our password is, ours among it.
+    pub(super) accepted: &'p BTreeSet<PasswordHash>,
     pub(super) ip: Option<IpAddr>,
     pub(super) port: u16,
     pub(super) dir: Option<&'p Path>,
@@ -45,7 +50,10 @@ impl Input<'_> {
 
     fn unless_given(&self) -> Vec<String> {
         let mut known: Vec<(&str, String)> = Vec::new();
-        known.extend((self.port != DEFAULT_PORT).then(|| ("port", self.port.to_string())));
+        match &self.credentials.tls {
+            None => known.extend((self.port != DEFAULT_PORT).then(|| ("port", self.port.to_string()))),
+            Some(tls) => known.extend(with_tls(tls, self.port)),
+        }
         known.extend(self.dir.map(|dir| ("dir", dir.display().to_string())));
         if self.in_cluster {
             known.extend(self.ip.map(|ip| ("cluster-announce-ip", ip.to_string())));
@@ -66,16 +74,55 @@ impl Input<'_> {
                 known.push(("shutdown-on-sigterm", "failover".to_owned()));
             }
         }
-        if let Some(password) = &self.credentials.password {
-            let is_default = self.credentials.username.as_ref().is_none_or(|name| name == "default");
+        let mut users = None;
+        if let Some(password) = self.credentials.keyring.current() {
+            let is_default = self.credentials.user() == "default";
             let has_users = self.given.is_given("aclfile") || self.given.is_given("user");
             if is_default && !has_users {
+                users = self.default_user(&password);
                 known.push(("requirepass", password.reveal().to_owned()));
             }
             known.push((PRIMARY_AUTH, password.reveal().to_owned()));
             known.extend(self.credentials.username.as_ref().map(|name| (PRIMARY_USER, name.clone())));
         }
-        known.retain(|(name, _)| !self.given.is_given(name));
-        known.iter().map(|(name, value)| directive(name, value)).collect()
+        known.retain(|(name, _)| !self.given.is_given(name) || (*name == PRIMARY_AUTH && self.is_behind(PRIMARY_AUTH)));
+        known.iter().map(|(name, value)| directive(name, value)).chain(users).collect()
     }
+
+    /// Whether the configuration names a password that was ours and has been changed over since.
+    fn is_behind(&self, name: &str) -> bool {
+        let mine = self.credentials.keyring.current().map(|password| password.hash());
+        let given = self.given.text(name).map(|password| Secret::new(password).hash());
+        given != mine && given.is_some_and(|given| self.accepted.contains(&given))
+    }
+
+    /// The default user as it was, with all passwords that somebody may come with, ours last; none where there is but one.
+    ///
+    /// From its first moment the server accepts what it did before, as others may not have heard of ours yet. A password
+    /// in the configuration stays, unless it is one of those that were changed over.
+    fn default_user(&self, mine: &Secret) -> Option<String> {
+        let mine = mine.hash();
+        let given = self.given.text("requirepass").map(|password| Secret::new(password).hash());
+        let is_ours = given.is_none_or(|given| given == mine) || self.is_behind("requirepass");
+        if !is_ours || self.accepted.len() < 2 {
+            return None;
+        }
+        let passwords = self.accepted.iter().filter(|hash| **hash != mine).chain([&mine]);
+        let passwords: String = passwords.map(|hash| format!(" #{}", hash.as_str())).collect();
+        Some(format!("user default on{passwords} ~* &* +@all"))
+    }
+}
+
+/// TLS for clients, for replication and on the bus, with our certificate.
+fn with_tls(tls: &Tls, port: u16) -> Vec<(&'static str, String)> {
+    let files = tls.files();
+    let mut known = vec![("port", "0".to_owned()), ("tls-port", port.to_string())];
+    known.extend(files.ca.iter().map(|ca| ("tls-ca-cert-file", ca.display().to_string())));
+    if let Some(pair) = &files.pair {
+        known.push(("tls-cert-file", pair.cert.display().to_string()));
+        known.push(("tls-key-file", pair.key.display().to_string()));
+    }
+    known.push(("tls-cluster", "yes".to_owned()));
+    known.push(("tls-replication", "yes".to_owned()));
+    known
 }

@@ -14,6 +14,7 @@ use super::guard::{self, Guard};
 use super::input::Input;
 use super::keep::Progress;
 use super::metrics::Tally;
+use super::record::Record;
 use super::settings::Settings;
 use super::watch::{LastReport, hand_over_from_dead};
 use crate::admin::Admin;
@@ -82,6 +83,21 @@ impl Pod {
         &self.settings.policy.budget
     }
 
+    /// The configuration with what the server is told beside it.
+    fn completed(&self, given: &ServerConfig) -> ServerConfig {
+        let mut config = given.clone();
+        config.default_to("port", &self.settings.port.to_string());
+        if let Some(dir) = &self.settings.data_dir {
+            config.default_to("dir", &dir.display().to_string());
+        }
+        config
+    }
+
+    /// Where the server keeps its data; none where its configuration is not known.
+    fn data_dir(&self) -> Option<PathBuf> {
+        self.settings.config.as_ref().map(|given| self.completed(given).dir())
+    }
+
     fn around(&self) -> Guard<'_> {
         Guard {
             own: self.settings.address,
@@ -104,11 +120,7 @@ impl Duties for Pod {
             return Ok(Start::default());
         };
         let given = config;
-        let mut config = given.clone();
-        config.default_to("port", &self.settings.port.to_string());
-        if let Some(dir) = &self.settings.data_dir {
-            config.default_to("dir", &dir.display().to_string());
-        }
+        let config = self.completed(given);
         let drained = take_report(&config.dir());
         if let Some(report) = &drained {
             let took = Duration::from_millis(report.used_ms).as_secs_f64();
@@ -133,8 +145,11 @@ impl Duties for Pod {
         let held_back = opened.held_back.then(|| (config.clone(), disk));
         let nodes_conf = self.settings.policy.cluster.then(|| config.nodes_conf());
         self.debts.send_replace(Debts { append_only, held_back, nodes_conf });
+        let mut record = Record::read(Some(&config.dir()));
+        record.add(self.settings.credentials.keyring.current().map(|password| password.hash()).as_ref());
         let input = Input {
             given,
+            accepted: record.hashes(),
             version,
             credentials: &self.settings.credentials,
             ip: self.settings.ip,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::aof;
 use crate::cli::{Mode, OnPrimaryLost, RunArgs};
-use crate::config::{self, Credentials, Reach};
+use crate::config::{self, Credentials, Reach, Service};
 use crate::datadir;
 use crate::exit::{Exit, Failure};
 use crate::topology::budget::Budget;
@@ -27,6 +27,10 @@ pub(super) struct Settings {
     pub(super) ip: Option<IpAddr>,
     pub(super) site: Site,
     pub(super) credentials: Credentials,
+    /// Where the password is read from, and read again.
+    pub(super) password_file: Option<PathBuf>,
+    /// How long a former password stays valid.
+    pub(super) password_overlap: Duration,
     pub(super) policy: DrainPolicy,
     pub(super) reach: Option<Reach>,
     /// What the pods are to be; none where there is no cluster, or none that could be found.
@@ -45,14 +49,15 @@ impl Settings {
     pub(super) fn new(args: &RunArgs) -> Result<Self, Failure> {
         let budget = Budget::split(args.end.grace_period, args.end.delay).map_err(|error| Exit::Usage.saying(error))?;
         tracing::debug!("of the grace period: {budget}");
-        let credentials = Credentials::new(&args.own.credentials)?;
+        let service = args.own.service.as_ref().map(|name| Service::new(name, &args.find.dns_server)).transpose()?;
+        let credentials = Credentials::new(&args.own.credentials, service.as_ref())?;
         let config = read_config(&args.server)?;
         let in_cluster = args.own.mode == Mode::Cluster && config.as_ref().is_none_or(ServerConfig::cluster_enabled);
         let port = match &config {
-            Some(config) if config.is_given("port") => config.port(),
-            _ => args.own.port,
+            Some(config) => listening_port(config, args.own.port, credentials.tls.is_some())?,
+            None => args.own.port,
         };
-        let reach = match &args.service {
+        let reach = match service {
             Some(service) => Some(Reach::through(service, &args.find, port, credentials.clone())?),
             None => None,
         };
@@ -72,6 +77,8 @@ impl Settings {
             ip: args.own.pod_ip,
             site: Site { zone: args.zone.clone(), host: args.host.clone() },
             credentials,
+            password_file: config::password_file(&args.own.credentials.login),
+            password_overlap: args.password_overlap,
             policy: DrainPolicy { cluster: in_cluster, save, budget, stop: true },
             reach,
             desired: desired.filter(|_| in_cluster),
@@ -87,6 +94,20 @@ impl Settings {
     /// The server, to be asked.
     pub(super) fn server(&self) -> Server {
         Server::at(self.address, self.credentials.clone(), self.policy.cluster)
+    }
+}
+
+/// Where clients are listened to, those with TLS or those without; as the server's configuration says, else as wanted.
+fn listening_port(config: &ServerConfig, wanted: u16, tls: bool) -> Result<u16, Failure> {
+    let (plain, secure) = (config.is_given("port").then(|| config.port()), config.tls_port());
+    match (tls, plain, secure) {
+        (true, Some(plain), None) if plain == wanted => Err(Exit::Usage.saying(format!(
+            "the server's configuration says `port {plain}`, which is the port without TLS: with --tls, say `port 0` there, or \
+             another --port"
+        ))),
+        (true, _, secure) => Ok(secure.unwrap_or(wanted)),
+        (false, Some(0), _) => Err(Exit::Usage.saying("the server's configuration says `port 0`: give --tls")),
+        (false, plain, _) => Ok(plain.unwrap_or(wanted)),
     }
 }
 

@@ -38,7 +38,8 @@ impl Drain {
     /// A server that does not answer may be busy, and is waited for until the last second; one that is gone needs
     /// nothing any more.
     pub(super) fn silent(&mut self, now: Duration, silence: &Silence) -> Step {
-        let is_final = matches!(silence, Silence::Refused | Silence::Denied(_) | Silence::Unusable(_));
+        let is_final =
+            matches!(silence, Silence::Refused | Silence::Denied(_) | Silence::Untrusted(_) | Silence::Unusable(_));
         if self.stop_sent {
             return self.end(now);
         }

@@ -63,6 +63,7 @@ fn silent(label: &Label, why: &Silence) -> Finding {
         Silence::Refused | Silence::Unreachable(_) => "see whether the pod runs and what its log says",
         Silence::NotReady(_) => "wait: it loads its data or is busy; its log says how far it is",
         Silence::Denied(_) => "check --username, --password-file and VALKEY_PASSWORD against the server's",
+        Silence::Untrusted(_) => "check the certificate there, and here --tls-ca, --tls-cert and --tls-server-name",
         Silence::Unusable(_) => "see that it is a Valkey server with `cluster-enabled yes`",
     };
     let node = match label.pod {

@@ -157,6 +157,11 @@ impl ServerConfig {
         self.text("port").and_then(|text| text.parse().ok()).unwrap_or(DEFAULT)
     }
 
+    /// The port for clients with TLS, where there is one.
+    pub fn tls_port(&self) -> Option<u16> {
+        self.text("tls-port").and_then(|text| text.parse().ok()).filter(|port| *port != 0)
+    }
+
     /// The working directory, relative to the one that the server is started in. The server goes there as it reads, so a
     /// second one may be relative to the first.
     pub fn dir(&self) -> PathBuf {

@@ -10,12 +10,25 @@ pub(crate) const SERVICE: &str = "valkey-headless.test.svc.cluster.local.";
 pub(crate) const STATEFULSET: &str = "valkey";
 pub(crate) const PORT: u16 = 6379;
 
-/// The program, the DNS server it is to ask and the password it is to know.
+/// The program, the DNS server it is to ask and what lets it in.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
     pub(crate) binary: Option<PathBuf>,
     pub(crate) dns: SocketAddr,
+    pub(crate) login: Login,
+}
+
+/// What lets somebody in.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Login {
+    pub(crate) username: Option<String>,
     pub(crate) password: Option<String>,
+}
+
+impl Login {
+    pub(crate) fn named((username, password): (String, String)) -> Self {
+        Self { username: Some(username), password: Some(password) }
+    }
 }
 
 impl Program {
@@ -31,7 +44,8 @@ impl Program {
             .env("VALKEEPER_STATEFULSET", STATEFULSET)
             .env("VALKEEPER_DNS_SERVER", self.dns.to_string())
             .env("VALKEEPER_PORT", PORT.to_string())
-            .envs(self.password.as_ref().map(|password| ("VALKEY_PASSWORD", password)));
+            .envs(self.login.username.as_ref().map(|username| ("VALKEEPER_USERNAME", username)))
+            .envs(self.login.password.as_ref().map(|password| ("VALKEY_PASSWORD", password)));
         command
     }
 

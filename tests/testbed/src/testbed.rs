@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::dns::{Dns, DnsServer};
 use crate::pod::Pod;
 use crate::process::die_with_parent;
-use crate::program::{Program, SERVICE};
+use crate::program::{Login, Program, SERVICE};
 use crate::subnet::Subnet;
 use crate::versions::Valkey;
 use crate::wait::wait_for;
@@ -29,6 +29,7 @@ pub use builder::Builder;
 pub struct Testbed {
     valkey: Valkey,
     program: Program,
+    login: Login,
     next_host: AtomicU8,
     // In the order in which they end: the servers, then the folder they write to, the lease last.
     pods: Vec<Pod>,
@@ -83,9 +84,24 @@ impl Testbed {
         format!("{}.{SERVICE}", self.pod(ordinal).name())
     }
 
-    /// The password of requirepass, where it was configured.
+    /// The password of requirepass, where it was configured, or that of the tests' own user.
     pub fn password(&self) -> Option<&str> {
-        self.program.password.as_deref()
+        self.login.password.as_deref()
+    }
+
+    /// The tests' own user, of [`Builder::users`].
+    pub fn username(&self) -> Option<&str> {
+        self.login.username.as_deref()
+    }
+
+    pub(crate) fn login(&self) -> Login {
+        self.login.clone()
+    }
+
+    /// From now on the helpers of the test bed log in with this password, and so does the program but under `run`.
+    pub fn set_password(&mut self, password: &str) {
+        self.login.password = Some(password.to_owned());
+        self.program.login.password = Some(password.to_owned());
     }
 
     /// An address no pod has had. Panics when the network is used up.

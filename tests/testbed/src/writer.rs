@@ -94,7 +94,7 @@ impl Writer {
                     &tag,
                     one.primary,
                     known.clone(),
-                    bed.password().map(str::to_owned),
+                    bed.login(),
                     patience,
                     tally.clone(),
                     writer.stop.clone(),

@@ -7,17 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::{join3, join4};
+use futures_util::future::{join4, join5};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::Pod;
 use crate::command::probe::{OwnHealth, Told};
 use crate::command::rebalance;
+use crate::command::run::changeover::{Changeover, ChangeoverSettings};
 use crate::command::run::keep::Keeper;
 use crate::command::run::metrics;
+use crate::command::run::record::Record;
+use crate::command::run::settings::Settings;
 use crate::command::run::watch::Watch;
-use crate::command::run::{aof, guard};
+use crate::command::run::{aof, guard, password_file};
 use crate::exit;
 use crate::observer::Observer;
 use crate::topology::identity::PodName;
@@ -35,8 +38,9 @@ impl Pod {
         let beside = async {
             // A supervisor that is gone needs no company.
             if state.clone().wait_for(|state| *state == State::Running).await.is_ok() {
-                join4(
+                join5(
                     again("watching the server", || self.watch()),
+                    again("changing the password over", || self.change_over(state.clone())),
                     again("paying what the start left to do", || self.pay_debts()),
                     again("keeping the cluster in its shape", || self.keep(state.clone())),
                     again("keeping slots even", || self.keep_even(state.clone())),
@@ -47,7 +51,8 @@ impl Pod {
         };
         let live = again("telling how far the server is", || self.live(state.clone()));
         let probes = again("answering probes", || self.answer_probes());
-        join3(live, probes, beside).await;
+        let file = again("watching the password file", || self.watch_password_file());
+        join4(live, probes, file, beside).await;
     }
 
     async fn watch(&self) -> Infallible {
@@ -61,6 +66,28 @@ impl Pod {
             nodes_conf: nodes_conf.as_deref(),
         };
         watch.run().await
+    }
+
+    async fn watch_password_file(&self) {
+        if let Some(file) = &self.settings.password_file {
+            password_file::watch(file, &self.settings.credentials.keyring).await;
+        }
+    }
+
+    /// Until the node leaves, or its server has ended.
+    async fn change_over(&self, mut state: watch::Receiver<State>) {
+        let Settings { config, address, credentials, policy, password_overlap, .. } = &self.settings;
+        let dir = self.data_dir();
+        let settings = ChangeoverSettings {
+            in_cluster: policy.cluster,
+            has_acl_file: config.as_ref().is_some_and(|config| config.is_given("aclfile")),
+            overlap: *password_overlap,
+        };
+        let changeover = Changeover::new(*address, credentials, &self.last, settings, Record::read(dir.as_deref()));
+        tokio::select! {
+            never = changeover.run() => match never {},
+            _ = state.wait_for(|state| *state != State::Running) => {}
+        }
     }
 
     async fn pay_debts(&self) {

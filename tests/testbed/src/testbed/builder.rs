@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use super::Testbed;
 use crate::dns::DnsServer;
 use crate::pod::{Pod, RunOptions};
-use crate::program::{PORT, Program, SERVICE, STATEFULSET};
+use crate::program::{Login, PORT, Program, SERVICE, STATEFULSET};
 use crate::server::ServerOptions;
 use crate::subnet::Subnet;
 use crate::versions::Valkey;
@@ -32,6 +32,14 @@ pub struct Builder {
     binary: Option<PathBuf>,
     run: Option<Vec<String>>,
     in_memory: bool,
+    users: Option<Users>,
+}
+
+/// Users and their passwords, where nobody is the default user.
+#[derive(Debug, Clone)]
+struct Users {
+    tests: (String, String),
+    program: (String, String),
 }
 
 impl Builder {
@@ -44,6 +52,7 @@ impl Builder {
             binary: None,
             run: None,
             in_memory: false,
+            users: None,
         }
     }
 
@@ -92,6 +101,14 @@ impl Builder {
         self
     }
 
+    /// The users, with their passwords, that the helpers of the test bed log in as and that the program under test does.
+    /// The servers get to know them by [`Builder::config`].
+    pub fn users(mut self, tests: (&str, &str), program: (&str, &str)) -> Self {
+        let owned = |(name, password): (&str, &str)| (name.to_owned(), password.to_owned());
+        self.users = Some(Users { tests: owned(tests), program: owned(program) });
+        self
+    }
+
     /// Leases a network, starts the DNS server, makes the pods and waits until their servers answer;
     /// nodes do not know each other.
     pub fn build(mut self) -> Result<Testbed> {
@@ -106,11 +123,12 @@ impl Builder {
         let dir = tempfile::Builder::new().prefix("valkeeper-test-").tempdir_in(parent);
         let dir = dir.context("make the test bed's folder")?;
         let dns = DnsServer::start(IpAddr::V4(subnet.host(DNS_HOST)), SERVICE, PORT)?;
-        let program = Program {
-            binary: self.binary,
-            dns: dns.handle().addr(),
-            password: password.map(|password| password.trim_matches('"').to_owned()),
+        let password = password.map(|password| password.trim_matches('"').to_owned());
+        let (tests, ours) = match self.users {
+            Some(users) => (Login::named(users.tests), Login::named(users.program)),
+            None => (Login { username: None, password: password.clone() }, Login { username: None, password }),
         };
+        let program = Program { binary: self.binary, dns: dns.handle().addr(), login: ours };
         let run = self.run.map(|args| RunOptions { program: program.clone(), args, environment: BTreeMap::new() });
         let pod = |ordinal: u8| {
             let name = format!("{STATEFULSET}-{ordinal}");
@@ -127,6 +145,7 @@ impl Builder {
         let bed = Testbed {
             pods: (0..self.pods).map(pod).collect(),
             program,
+            login: tests,
             next_host: AtomicU8::new(self.pods + 1),
             valkey: self.valkey,
             dns,

@@ -24,6 +24,9 @@ impl Testbed {
         if let Some(password) = self.password() {
             settings = settings.set_password(password);
         }
+        if let Some(username) = self.username() {
+            settings = settings.set_username(username);
+        }
         let info = (pod.addr().to_string(), pod.port()).into_connection_info()?.set_redis_settings(settings);
         let connection = redis::Client::open(info)?
             .get_connection_with_timeout(CONNECT_TIMEOUT)
@@ -48,11 +51,15 @@ impl Testbed {
     /// Runs this version's valkey-cli to its end, 60 s at most. It gets the password by environment.
     pub fn cli(&self, args: &[&str]) -> Result<Output> {
         let mut command = Command::new(&self.valkey().cli);
-        command.args(args).env_clear().envs(env::var_os("PATH").map(|path| ("PATH", path)));
+        command.env_clear().envs(env::var_os("PATH").map(|path| ("PATH", path)));
+        if let Some(username) = self.username() {
+            command.args(["--user", username]);
+        }
         if let Some(password) = self.password() {
             // 8.0 knows only the first.
             command.env("REDISCLI_AUTH", password).env("VALKEYCLI_AUTH", password);
         }
+        command.args(args);
         die_with_parent(&mut command);
         run(&mut command, CLI_DEADLINE)
     }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
+use crate::program::Login;
+
 #[derive(Debug)]
 pub(super) struct Link {
     stream: BufReader<TcpStream>,
@@ -27,7 +29,7 @@ impl Link {
     /// long.
     pub(super) fn open(
         addr: SocketAddr,
-        password: Option<&str>,
+        login: &Login,
         patience: Duration,
     ) -> Result<(Self, Vec<SocketAddr>), Silence> {
         let stream = TcpStream::connect_timeout(&addr, patience).map_err(|_| Silence::Closed)?;
@@ -39,8 +41,9 @@ impl Link {
         let mut link = Self { stream: BufReader::new(stream) };
         // No write is under way yet: a server that ends here is merely one that is gone.
         let gone = |silence| if silence == Silence::Broken { Silence::Closed } else { silence };
-        if let Some(password) = password {
-            link.ask(&["AUTH", password]).map_err(gone)?;
+        if let Some(password) = &login.password {
+            let words: Vec<&str> = ["AUTH"].into_iter().chain(login.username.as_deref()).chain([&**password]).collect();
+            link.ask(&words).map_err(gone)?;
         }
         let known = link.ask(&["CLUSTER", "NODES"]).map_err(gone)?;
         let known = known.lines().filter_map(|line| line.split(' ').nth(1)?.split('@').next()?.parse().ok());

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::link::{Link, Silence};
 use super::tally::Tally;
 use crate::locked::locked;
+use crate::program::Login;
 
 /// So that a shard without a primary does not cost a core.
 const BACKOFF: Duration = Duration::from_millis(1);
@@ -20,7 +21,7 @@ pub(super) struct Worker {
     target: SocketAddr,
     known: Vec<SocketAddr>,
     links: BTreeMap<SocketAddr, Link>,
-    password: Option<String>,
+    login: Login,
     patience: Duration,
     tally: Arc<Mutex<Tally>>,
     stop: Arc<AtomicBool>,
@@ -42,12 +43,12 @@ impl Worker {
         tag: &str,
         target: SocketAddr,
         known: Vec<SocketAddr>,
-        password: Option<String>,
+        login: Login,
         patience: Duration,
         tally: Arc<Mutex<Tally>>,
         stop: Arc<AtomicBool>,
     ) -> Self {
-        Self { tag: tag.to_owned(), target, known, links: BTreeMap::new(), password, patience, tally, stop }
+        Self { tag: tag.to_owned(), target, known, links: BTreeMap::new(), login, patience, tally, stop }
     }
 
     pub(super) fn run(mut self) {
@@ -105,7 +106,7 @@ impl Worker {
         }
         let mut link = match self.links.remove(&addr) {
             Some(link) => link,
-            None => match Link::open(addr, self.password.as_deref(), self.patience) {
+            None => match Link::open(addr, &self.login, self.patience) {
                 Ok((link, known)) => {
                     self.learn(&known);
                     link

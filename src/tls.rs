@@ -1,0 +1,187 @@
+//! TLS towards servers: whom we believe, by which name, and how we prove who we are. The only room that knows rustls.
+
+mod expiry;
+mod files;
+mod trust;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, Error};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::topology::identity::PodName;
+use crate::topology::observation::Silence;
+
+pub use files::{Files, Pair};
+pub use trust::Names;
+
+/// A stream to a server that has proved who it is.
+pub type Stream = TlsStream<TcpStream>;
+
+/// How servers are reached over TLS. Whoever has a copy sees new certificates at once.
+#[derive(Clone)]
+pub struct Tls {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    files: Files,
+    names: Names,
+    /// Whoever answers is believed.
+    insecure: bool,
+    loaded: watch::Sender<Loaded>,
+}
+
+/// What the files held when they were read last.
+struct Loaded {
+    stamps: Vec<files::Stamp>,
+    config: Arc<ClientConfig>,
+    /// When our own certificate is no longer valid, where we have one.
+    expires: Option<SystemTime>,
+}
+
+impl Tls {
+    /// Reads the files; the error names the one that is wrong.
+    pub fn new(files: Files, names: Names, insecure: bool) -> anyhow::Result<Self> {
+        let loaded = watch::Sender::new(Loaded::read(&files, &names, insecure)?);
+        Ok(Self { inner: Arc::new(Inner { files, names, insecure, loaded }) })
+    }
+
+    /// For a question that any answer will do for: believes whoever answers, and says nothing of us.
+    pub fn to_anybody() -> anyhow::Result<Self> {
+        Self::new(Files::default(), Names::Any, true)
+    }
+
+    /// Whether servers need not prove who they are.
+    pub fn is_insecure(&self) -> bool {
+        self.inner.insecure
+    }
+
+    /// The files.
+    pub fn files(&self) -> &Files {
+        &self.inner.files
+    }
+
+    /// When our own certificate is no longer valid, where we have one.
+    pub fn expires(&self) -> Option<SystemTime> {
+        self.current().1
+    }
+
+    /// Speaks TLS over a connection that is open. The server must be that pod, or any of the service where the pod is not
+    /// known, and must have said something, which shows that it takes our certificate.
+    pub async fn greet(&self, stream: TcpStream, pod: Option<&PodName>) -> Result<Stream, Silence> {
+        let ip = stream.peer_addr().map_err(|error| Silence::Unreachable(error.to_string()))?.ip();
+        let name = self.inner.names.asked(pod, ip);
+        let connector = TlsConnector::from(self.current().0);
+        let mut stream = connector.connect(name, stream).await.map_err(|error| self.silence(&error))?;
+        // A server that wants another certificate of us says so only after the handshake.
+        hear(&mut stream).await.map_err(|error| self.silence(&error))?;
+        Ok(stream)
+    }
+
+    /// The configuration, from the files as they are now. Where they have become unusable, what they held before.
+    fn current(&self) -> (Arc<ClientConfig>, Option<SystemTime>) {
+        let Inner { files, names, insecure, loaded } = &*self.inner;
+        let stamps = files.stamps();
+        loaded.send_if_modified(|loaded| {
+            if stamps == loaded.stamps {
+                return false;
+            }
+            match Loaded::read(files, names, *insecure) {
+                Ok(now) => {
+                    tracing::info!("the certificates have changed: new connections use the new ones");
+                    *loaded = now;
+                }
+                Err(error) => {
+                    tracing::warn!("the certificates have changed and cannot be used, the old ones stay: {error:#}");
+                    loaded.stamps = stamps;
+                }
+            }
+            true
+        });
+        let loaded = loaded.borrow();
+        (loaded.config.clone(), loaded.expires)
+    }
+
+    fn silence(&self, error: &std::io::Error) -> Silence {
+        let known = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+        match known {
+            Some(error) => trust::silence(error, &self.inner.files),
+            None => Silence::Unreachable(format!("{error}, in the TLS handshake")),
+        }
+    }
+}
+
+impl Loaded {
+    fn read(files: &Files, names: &Names, insecure: bool) -> anyhow::Result<Self> {
+        let stamps = files.stamps();
+        let roots = files.roots()?;
+        let identity = files.identity()?;
+        let expires = identity.as_ref().and_then(|(chain, _)| chain.first()).and_then(expiry::not_after);
+        let config = Arc::new(trust::client(roots, identity, names, insecure)?);
+        Ok(Self { stamps, config, expires })
+    }
+}
+
+/// When the certificate of a server is no longer valid.
+pub fn expires(stream: &Stream) -> Option<SystemTime> {
+    stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain: &[CertificateDer<'_>]| chain.first())
+        .and_then(expiry::not_after)
+}
+
+/// Asks for any word of the server, and takes the whole line.
+async fn hear(stream: &mut Stream) -> std::io::Result<()> {
+    /// Longer than anything that a server says to PING, or to a client that it does not want.
+    const MOST: usize = 4096;
+    stream.write_all(b"PING\r\n").await?;
+    for _ in 0..MOST {
+        if stream.read_u8().await? == b'\n' {
+            break;
+        }
+    }
+    Ok(())
+}
+
+impl Names {
+    /// The name that stands for the server in the handshake.
+    fn asked(&self, pod: Option<&PodName>, ip: IpAddr) -> ServerName<'static> {
+        let name = match self {
+            Self::Exactly(name) => Some(name.clone()),
+            Self::PodsOf(services) => services.first().map(|service| match pod {
+                Some(pod) => format!("{pod}.{service}"),
+                None => service.clone(),
+            }),
+            Self::Address | Self::Any => None,
+        };
+        name.and_then(|name| ServerName::try_from(name).ok()).unwrap_or(ServerName::IpAddress(ip.into()))
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("files", &self.inner.files)
+            .field("names", &self.inner.names)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Tls {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+impl Eq for Tls {}
