@@ -31,7 +31,7 @@ demo: valkey build ## See a cluster form itself on this machine, and its pods re
 .PHONY: test
 test: valkey build ## Run all tests, on every version of the server
 	VALKEEPER_RELEASE_BINARY='$(BINARY)' scripts/summarise-tests.sh \
-	    $(CARGO) test --workspace --all-features --no-fail-fast
+	    scripts/run-tests.sh $(CARGO) --workspace --all-features
 
 .PHONY: lint
 lint: ## Formatting, clippy, rustdoc; shellcheck and cargo-deny where they are installed

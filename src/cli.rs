@@ -359,6 +359,9 @@ pub struct LocalArgs {
     /// The client port of every node; each has an address of its own.
     #[arg(long, env = "VALKEEPER_PORT", value_name = "PORT", default_value_t = 6379)]
     pub port: u16,
+    /// Speak TLS on every port, with certificates of an authority that is made for it; clients need none.
+    #[arg(long, env = "VALKEEPER_TLS")]
+    pub tls: bool,
     /// The server to run.
     #[arg(long, env = "VALKEEPER_SERVER", value_name = "PATH", default_value = "valkey-server")]
     pub server: PathBuf,

@@ -91,7 +91,8 @@ impl Observer {
         });
         let newcomers = self.newcomers(&peers);
         let (unresolved, trouble) = (self.found.unresolved.clone(), self.found.trouble.clone());
-        let observation = Observation { peers, unresolved, trouble, newcomers };
+        let certificates = self.fleet.certificates();
+        let observation = Observation { peers, unresolved, trouble, newcomers, certificates };
         self.remember(&observation);
         observation
     }

@@ -7,9 +7,10 @@ mod trust;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use rustls::pki_types::{CertificateDer, ServerName};
+use anyhow::Context as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, Error};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -20,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 use crate::topology::identity::PodName;
 use crate::topology::observation::Silence;
 
-pub use files::{Files, Pair};
+pub use files::{Files, Pair, Stamps};
 pub use trust::Names;
 
 /// A stream to a server that has proved who it is.
@@ -37,12 +38,14 @@ struct Inner {
     names: Names,
     /// Whoever answers is believed.
     insecure: bool,
+    /// Whether new files are looked for before each connection; else when asked to.
+    follows_files: bool,
     loaded: watch::Sender<Loaded>,
 }
 
 /// What the files held when they were read last.
 struct Loaded {
-    stamps: Vec<files::Stamp>,
+    stamps: Stamps,
     config: Arc<ClientConfig>,
     /// When our own certificate is no longer valid, where we have one.
     expires: Option<SystemTime>,
@@ -52,7 +55,16 @@ impl Tls {
     /// Reads the files; the error names the one that is wrong.
     pub fn new(files: Files, names: Names, insecure: bool) -> anyhow::Result<Self> {
         let loaded = watch::Sender::new(Loaded::read(&files, &names, insecure)?);
-        Ok(Self { inner: Arc::new(Inner { files, names, insecure, loaded }) })
+        Ok(Self { inner: Arc::new(Inner { files, names, insecure, follows_files: true, loaded }) })
+    }
+
+    /// For our own server, which nobody else can be at our own address: believed whatever its certificate says, so that it
+    /// can be given another. Stays with what the files hold now, which the server knows, until [`Self::reload`].
+    pub fn to_own_server(&self) -> anyhow::Result<Self> {
+        let files = self.inner.files.clone();
+        let loaded = watch::Sender::new(Loaded::read(&files, &Names::Any, true)?);
+        let inner = Inner { files, names: Names::Any, insecure: true, follows_files: false, loaded };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// For a question that any answer will do for: believes whoever answers, and says nothing of us.
@@ -70,9 +82,14 @@ impl Tls {
         &self.inner.files
     }
 
+    /// What the files were when they were read last.
+    pub fn stamps(&self) -> Stamps {
+        self.inner.loaded.borrow().stamps.clone()
+    }
+
     /// When our own certificate is no longer valid, where we have one.
     pub fn expires(&self) -> Option<SystemTime> {
-        self.current().1
+        self.inner.loaded.borrow().expires
     }
 
     /// Speaks TLS over a connection that is open. The server must be that pod, or any of the service where the pod is not
@@ -80,35 +97,26 @@ impl Tls {
     pub async fn greet(&self, stream: TcpStream, pod: Option<&PodName>) -> Result<Stream, Silence> {
         let ip = stream.peer_addr().map_err(|error| Silence::Unreachable(error.to_string()))?.ip();
         let name = self.inner.names.asked(pod, ip);
-        let connector = TlsConnector::from(self.current().0);
+        if self.inner.follows_files
+            && let Err(error) = self.reload()
+        {
+            tracing::debug!("the certificates have changed and cannot be used, the old ones stay in use: {error:#}");
+        }
+        let connector = TlsConnector::from(self.inner.loaded.borrow().config.clone());
         let mut stream = connector.connect(name, stream).await.map_err(|error| self.silence(&error))?;
         // A server that wants another certificate of us says so only after the handshake.
         hear(&mut stream).await.map_err(|error| self.silence(&error))?;
         Ok(stream)
     }
 
-    /// The configuration, from the files as they are now. Where they have become unusable, what they held before.
-    fn current(&self) -> (Arc<ClientConfig>, Option<SystemTime>) {
-        let Inner { files, names, insecure, loaded } = &*self.inner;
-        let stamps = files.stamps();
-        loaded.send_if_modified(|loaded| {
-            if stamps == loaded.stamps {
-                return false;
-            }
-            match Loaded::read(files, names, *insecure) {
-                Ok(now) => {
-                    tracing::info!("the certificates have changed: new connections use the new ones");
-                    *loaded = now;
-                }
-                Err(error) => {
-                    tracing::warn!("the certificates have changed and cannot be used, the old ones stay: {error:#}");
-                    loaded.stamps = stamps;
-                }
-            }
-            true
-        });
-        let loaded = loaded.borrow();
-        (loaded.config.clone(), loaded.expires)
+    /// From now on, what the files hold now, where that can be used; else what they held before.
+    pub fn reload(&self) -> anyhow::Result<()> {
+        let Inner { files, names, insecure, loaded, .. } = &*self.inner;
+        if files.stamps() != self.stamps() {
+            check(files)?;
+            loaded.send_replace(Loaded::read(files, names, *insecure)?);
+        }
+        Ok(())
     }
 
     fn silence(&self, error: &std::io::Error) -> Silence {
@@ -129,6 +137,24 @@ impl Loaded {
         let config = Arc::new(trust::client(roots, identity, names, insecure)?);
         Ok(Self { stamps, config, expires })
     }
+}
+
+/// Whether what the files hold can be used by a server and its clients: the key is that of the certificate, an authority
+/// among them has made it, and it is valid now. The error names the file.
+pub fn check(files: &Files) -> anyhow::Result<()> {
+    let (roots, identity) = (files.roots()?, files.identity()?);
+    match (identity, &files.pair) {
+        (Some(identity), Some(pair)) => {
+            trust::check(&roots, identity).with_context(|| format!("{}", pair.cert.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How long it is until then; zero where it is past. Certificates go by the clock.
+pub fn left(end: SystemTime) -> Duration {
+    let end = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    end.saturating_sub(Duration::from_secs(UnixTime::now().as_secs()))
 }
 
 /// When the certificate of a server is no longer valid.

@@ -1,6 +1,7 @@
 //! Talking to servers. The only module that knows redis-rs.
 
 mod access;
+mod certificates;
 mod connection;
 mod deeds;
 mod error;
@@ -12,15 +13,18 @@ mod server;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 
 use crate::config::Credentials;
+use crate::tls;
 use crate::topology::decision::{Action, Stage};
 use crate::topology::identity::PodName;
 use crate::topology::observation::Peer;
 
 pub use access::{ACCESS_COMMANDS, Access, AccessChange};
+pub use certificates::CertificateSettings;
 use connection::{Connection, PATIENCE};
 pub use lifeline::Lifeline;
 pub use mover::{Migration, MoveError, Mover, SlotState};
@@ -100,6 +104,12 @@ impl Fleet {
             peers.push(Peer { pod: candidate.pod.clone(), address: candidate.address, answer: answer.map(Box::new) });
         }
         peers
+    }
+
+    /// For how long the certificates of those that answered last are still valid, where they have any.
+    pub fn certificates(&self) -> BTreeMap<SocketAddr, Duration> {
+        let connections = self.connections.iter();
+        connections.filter_map(|(address, connection)| Some((*address, tls::left(connection.expires()?)))).collect()
     }
 
     /// Closes the connections.

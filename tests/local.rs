@@ -81,6 +81,25 @@ fn a_cluster_is_formed_found_by_its_names_and_gone_without_a_trace() -> Result<(
 }
 
 #[test]
+fn with_an_authority_of_its_own_every_port_speaks_tls() -> Result<()> {
+    let mut local = Local::stand(free_port(), &["--tls"])?;
+    assert_eq!(local.cli(&["SET", "a-key", "value"])?, "OK");
+    let (authority, dns) = (local.told("--cacert"), local.told("--dns-server"));
+    let look = ["status", "--service", "valkey.local.", "--dns-server", &dns];
+    let told = |more: &[&str]| -> Result<String> {
+        let output = run(&mut valkeeper(&[&look[..], more].concat()), IN_TIME)?;
+        Ok(String::from_utf8([output.stdout, output.stderr].concat())?)
+    };
+    let table = told(&["--tls", "--tls-ca", &authority])?;
+    assert!(table.contains("valkey-5") && table.contains("certificates are valid for 36"), "{table}");
+    let without = told(&["--port", &local.port.to_string()])?;
+    assert!(without.contains("does it want TLS (--tls)"), "{without}");
+    let insecure = told(&["--tls", "--tls-insecure"])?;
+    assert_eq!(insecure.matches("--tls-insecure").count(), 2, "in the log and in the table: {insecure}");
+    local.stop()
+}
+
+#[test]
 fn no_server_outlives_a_killed_local() -> Result<()> {
     let mut local = Local::stand(free_port(), &["--shards", "1", "--replicas", "0"])?;
     let servers = local.servers()?;

@@ -3,6 +3,7 @@
 //! Every node has a loopback address of its own, as pods have theirs, and a name in a DNS server of ours. So the
 //! cluster is found and formed by the very code that does it in Kubernetes, and everything else can be tried on it.
 
+mod authority;
 mod dns;
 mod home;
 mod network;
@@ -20,6 +21,7 @@ use crate::cli::LocalArgs;
 use crate::config::{self, Credentials, Reach, Service};
 use crate::exit::{Exit, Failure};
 use crate::observer::Observer;
+use crate::tls::{Files, Names, Tls};
 use crate::topology::desired::{DesiredTopology, Policy};
 use crate::topology::identity::ClusterId;
 use dns::Dns;
@@ -35,6 +37,16 @@ const STATEFULSET: &str = "valkey";
 /// How long servers may take to save and end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Where the cluster is.
+#[derive(Clone, Copy)]
+struct Place<'p> {
+    network: &'p Network,
+    dns: &'p Dns,
+    home: &'p Home,
+    /// The files with the certificates, where TLS is spoken.
+    tls: Option<&'p Files>,
+}
+
 /// Runs the command until `stop` is over.
 pub async fn run(args: &LocalArgs, stop: impl Future<Output = ()>) -> Result<(), Failure> {
     let desired = DesiredTopology { cluster: cluster()?, shape: config::shape(&args.shape)? };
@@ -42,6 +54,7 @@ pub async fn run(args: &LocalArgs, stop: impl Future<Output = ()>) -> Result<(),
     let home = Home::open(args.data_dir.as_deref())?;
     let network = Network::pick(desired.shape.members(), args.port, home.network())?;
     home.move_to(&network)?;
+    let tls = args.tls.then(|| authority::make(home.path(), &network)).transpose()?;
     let dns = Dns::start(&network).await?;
     let mut servers = Servers::default();
     let stop = async {
@@ -51,8 +64,9 @@ pub async fn run(args: &LocalArgs, stop: impl Future<Output = ()>) -> Result<(),
         }
     };
     let ended = async {
-        servers.start(&program, &home, &network).await?;
-        session(args, &desired, &network, &dns, &home, &mut servers, std::pin::pin!(stop)).await
+        servers.start(&program, &home, &network, tls.as_ref()).await?;
+        let place = Place { network: &network, dns: &dns, home: &home, tls: tls.as_ref() };
+        session(args, &desired, place, &mut servers, std::pin::pin!(stop)).await
     }
     .await;
     tracing::info!("stopping {}", if home.is_kept() { "the servers; they save their data" } else { "the servers" });
@@ -65,19 +79,17 @@ pub async fn run(args: &LocalArgs, stop: impl Future<Output = ()>) -> Result<(),
 async fn session(
     args: &LocalArgs,
     desired: &DesiredTopology,
-    network: &Network,
-    dns: &Dns,
-    home: &Home,
+    place: Place<'_>,
     servers: &mut Servers,
     mut stop: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<(), Failure> {
     let reach = Reach {
         service: Service::Names(vec![SERVICE.to_owned()]),
         statefulset: Some(STATEFULSET.to_owned()),
-        port: network.port(),
-        dns_servers: vec![dns.address()],
+        port: place.network.port(),
+        dns_servers: vec![place.dns.address()],
         cluster: Some(desired.cluster.clone()),
-        credentials: Credentials::default(),
+        credentials: Credentials { tls: place.tls.map(speak).transpose()?, ..Credentials::default() },
     };
     let mut observer = Observer::new(&reach, desired.shape.members())?;
     let formed = tokio::select! {
@@ -87,7 +99,7 @@ async fn session(
             return Err(Exit::Unavailable.saying(format!("{ended} while the cluster was being formed")));
         }
     };
-    render::print(&welcome::text(&formed, desired, args, network, dns, home)?)?;
+    render::print(&welcome::text(&formed, desired, args, place)?)?;
     loop {
         tokio::select! {
             () = stop.as_mut() => return Ok(()),
@@ -98,6 +110,10 @@ async fn session(
             false => tracing::warn!("the others go on"),
         }
     }
+}
+
+fn speak(files: &Files) -> Result<Tls, Failure> {
+    Tls::new(files.clone(), Names::PodsOf(vec![SERVICE.to_owned()]), false).map_err(|error| Exit::Bug.because(error))
 }
 
 fn cluster() -> Result<ClusterId, Failure> {

@@ -4,6 +4,7 @@
 
 mod aof;
 mod bare;
+mod certificates;
 mod changeover;
 pub mod duties;
 mod guard;

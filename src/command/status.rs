@@ -58,7 +58,11 @@ struct NodeJson {
     link: Option<String>,
     /// Whether the node says `cluster_state:ok`.
     ok: bool,
+    /// For how long its certificate is still valid; null without TLS.
+    certificate_valid_seconds: Option<u64>,
 }
+
+const DAY: u64 = 24 * 3600;
 
 /// Runs the command.
 pub async fn run(args: &StatusArgs, stop: impl Future<Output = ()>) -> Result<(), Failure> {
@@ -86,7 +90,17 @@ pub(super) async fn look(observer: &mut Observer, limit: Duration) -> Observatio
 
 async fn report(observer: &mut Observer, args: &LookArgs) -> Health {
     let observation = look(observer, args.timeout).await;
-    health::assess(&observation, &observer.cluster(), expected_shape(&args.expect))
+    let mut report = health::assess(&observation, &observer.cluster(), expected_shape(&args.expect));
+    if args.reach.credentials.tls.tls_insecure {
+        report.findings.push(Finding {
+            grade: Grade::Note,
+            code: "tls-insecure",
+            sentence: "nobody's certificate is checked: --tls-insecure".to_owned(),
+            remedy: "give --tls-ca, and no --tls-insecure: anybody in between can read and change everything"
+                .to_owned(),
+        });
+    }
+    report
 }
 
 /// Exit 1 where the cluster is degraded; the reasons have been printed.
@@ -146,13 +160,18 @@ fn node(node: &NodeHealth) -> NodeJson {
         lag_bytes: node.lag,
         link: node.link.map(|link| link.to_string()),
         ok: node.ok,
+        certificate_valid_seconds: node.certificate.map(|left| left.as_secs()),
     }
 }
 
 /// The reasons first, then the nodes by shard.
 fn table(report: &Health) -> String {
     let state = if report.is_degraded() { "DEGRADED" } else { "ok" };
-    let mut text = format!("cluster {}: {state}, {} of 16384 slots served\n", report.cluster, report.slots_served);
+    let mut text = format!("cluster {}: {state}, {} of 16384 slots served", report.cluster, report.slots_served);
+    if let Some(left) = report.nodes.iter().filter_map(|node| node.certificate).min() {
+        text.push_str(&format!(", certificates are valid for {} days", left.as_secs() / DAY));
+    }
+    text.push('\n');
     for finding in &report.findings {
         let mark = if finding.grade == Grade::Degraded { '!' } else { '-' };
         text.push_str(&format!("{mark} {}\n", finding.sentence));

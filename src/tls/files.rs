@@ -28,11 +28,15 @@ pub struct Pair {
 
 /// What tells one content of a file from the next: a mounted secret changes by another file in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+struct Stamp {
     inode: u64,
     length: u64,
     modified: (i64, i64),
 }
+
+/// One for each file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamps(Vec<Stamp>);
 
 /// A chain of certificates and the key of the first.
 pub(super) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
@@ -44,16 +48,20 @@ impl Files {
         self.ca.iter().chain(pair).map(PathBuf::as_path)
     }
 
-    /// One for each; none counts the same as another that is missing.
-    pub(super) fn stamps(&self) -> Vec<Stamp> {
-        self.paths()
-            .map(|path| match std::fs::metadata(path) {
-                Ok(meta) => {
-                    Stamp { inode: meta.ino(), length: meta.len(), modified: (meta.mtime(), meta.mtime_nsec()) }
-                }
-                Err(_) => Stamp { inode: 0, length: 0, modified: (0, 0) },
-            })
-            .collect()
+    /// The server's settings that name them.
+    pub fn settings(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let pair = self.pair.iter().flat_map(|pair| [("tls-cert-file", &pair.cert), ("tls-key-file", &pair.key)]);
+        let ca = self.ca.iter().map(|ca| ("tls-ca-cert-file", ca));
+        ca.chain(pair).map(|(name, file)| (name, file.as_path()))
+    }
+
+    /// What they are now. A file that is missing is like any other that is missing.
+    pub fn stamps(&self) -> Stamps {
+        let stamps = self.paths().map(|path| match std::fs::metadata(path) {
+            Ok(meta) => Stamp { inode: meta.ino(), length: meta.len(), modified: (meta.mtime(), meta.mtime_nsec()) },
+            Err(_) => Stamp { inode: 0, length: 0, modified: (0, 0) },
+        });
+        Stamps(stamps.collect())
     }
 
     pub(super) fn roots(&self) -> anyhow::Result<RootCertStore> {

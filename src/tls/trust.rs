@@ -3,15 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
-use webpki::EndEntityCert;
+use webpki::{EndEntityCert, KeyUsage};
 
 use super::files::{Files, Identity};
 use crate::topology::observation::Silence;
@@ -29,14 +30,11 @@ pub enum Names {
     Any,
 }
 
-/// Believes who has a certificate of an authority of ours with one of the names.
-struct OneOf {
-    authorities: Arc<WebPkiServerVerifier>,
+/// Believes who has the key to a certificate: one of an authority of ours with one of the names; or, where no authority
+/// counts, any.
+struct Verifier {
+    authorities: Option<Arc<WebPkiServerVerifier>>,
     names: Names,
-}
-
-/// Believes whoever has the key to a certificate.
-struct Anybody {
     provider: Arc<CryptoProvider>,
 }
 
@@ -48,30 +46,54 @@ pub(super) fn client(
     insecure: bool,
 ) -> anyhow::Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
-    let verifier: Arc<dyn ServerCertVerifier> = match insecure {
-        true => Arc::new(Anybody { provider: provider.clone() }),
+    let authorities = match insecure {
+        true => None,
         false => {
             let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
-            Arc::new(OneOf { authorities: authorities.context("no authority to believe")?, names: names.clone() })
+            Some(authorities.context("no authority to believe")?)
         }
     };
+    let verifier = Arc::new(Verifier { authorities, names: names.clone(), provider: provider.clone() });
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .context("TLS")?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     match identity {
-        Some((chain, key)) => match builder.with_client_auth_cert(chain, key) {
-            Err(Error::InconsistentKeys(_)) => {
-                anyhow::bail!("the certificate and the private key do not belong together")
-            }
-            other => other.context("the certificate or its private key cannot be used"),
-        },
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(unusable),
         None => Ok(builder.with_no_client_auth()),
     }
 }
 
-impl OneOf {
+/// Whether a certificate and its key can be used: see [`super::check`].
+pub(super) fn check(roots: &RootCertStore, (chain, key): Identity) -> anyhow::Result<()> {
+    let provider = ring::default_provider();
+    let (first, between) = chain.split_first().context("there is no certificate")?;
+    let ours = EndEntityCert::try_from(first).context("it cannot be read")?;
+    let algorithms = provider.signature_verification_algorithms.all;
+    if !roots.is_empty() {
+        ours.verify_for_usage(algorithms, &roots.roots, between, UnixTime::now(), KeyUsage::server_auth(), None, None)
+            .map_err(|error| match error {
+                webpki::Error::UnknownIssuer => anyhow!("no authority that we believe has made it"),
+                webpki::Error::CertExpired { .. } => anyhow!("it has expired"),
+                webpki::Error::CertNotValidYet { .. } => anyhow!("it is not valid yet; is the time right?"),
+                other => anyhow!("it cannot be used: {other}"),
+            })?;
+    }
+    match CertifiedKey::from_der(chain, key, &provider) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(unusable(error)),
+    }
+}
+
+fn unusable(error: Error) -> anyhow::Error {
+    match error {
+        Error::InconsistentKeys(_) => anyhow!("the certificate and the private key do not belong together"),
+        other => anyhow!("the certificate or its private key cannot be used: {other}"),
+    }
+}
+
+impl Verifier {
     /// Everything that the certificate may be for, given what was asked for.
     fn accepted(&self, certificate: &CertificateDer<'_>, asked: &ServerName<'_>) -> Vec<ServerName<'static>> {
         let (Names::PodsOf(services), ServerName::DnsName(asked)) = (&self.names, asked) else {
@@ -99,7 +121,7 @@ fn is_of(name: &str, service: &str) -> bool {
     pod.is_some_and(|pod| pod.is_empty() || pod.strip_suffix('.').is_some_and(|pod| !pod.contains('.')))
 }
 
-impl ServerCertVerifier for OneOf {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -108,45 +130,12 @@ impl ServerCertVerifier for OneOf {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verify =
-            |name: &ServerName<'_>| self.authorities.verify_server_cert(end_entity, intermediates, name, ocsp, now);
+        let Some(authorities) = &self.authorities else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        let verify = |name: &ServerName<'_>| authorities.verify_server_cert(end_entity, intermediates, name, ocsp, now);
         // The first error tells of the authority and the time, where one of these is wrong.
         self.accepted(end_entity, asked).iter().find_map(|name| verify(name).ok()).map_or_else(|| verify(asked), Ok)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.authorities.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.authorities.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.authorities.supported_verify_schemes()
-    }
-}
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -220,14 +209,8 @@ fn shown(presented: &[String]) -> String {
     }
 }
 
-impl fmt::Debug for OneOf {
+impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OneOf").field("names", &self.names).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Anybody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Anybody")
+        f.debug_struct("Verifier").field("names", &self.names).finish_non_exhaustive()
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::time::Duration;
 
 use super::decision::Decision;
 use super::desired::{DesiredTopology, Policy, Shape};
@@ -15,7 +16,10 @@ use super::node::{NodeId, Role};
 use super::observation::Observation;
 use super::plan::plan;
 use super::slot::SlotSet;
-use findings::{absences, coverage, differences, notes, refused, replication, views, waiting};
+use findings::{absences, certificates, coverage, differences, notes, refused, replication, views, waiting};
+
+/// A certificate that is valid for less than this should have been renewed by what looks after it.
+pub const RENEWAL_IS_DUE: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// The cluster at a glance.
 #[derive(Clone, Debug)]
@@ -79,6 +83,8 @@ pub struct NodeHealth {
     pub link: Option<Link>,
     /// Whether it says that the cluster is ok.
     pub ok: bool,
+    /// For how long its certificate is still valid; none without TLS.
+    pub certificate: Option<Duration>,
 }
 
 /// The state of a replica's link.
@@ -102,7 +108,7 @@ impl Health {
 /// Sums an observation up; checks the shape where one is given. Pure.
 pub fn assess(observation: &Observation, cluster: &ClusterId, shape: Option<Shape>) -> Health {
     let membership = Membership::of(observation, cluster);
-    let nodes = nodes(&membership);
+    let nodes = nodes(observation, &membership);
     let mut served = SlotSet::EMPTY;
     for node in &nodes {
         served.add(&node.slots);
@@ -118,6 +124,7 @@ pub fn assess(observation: &Observation, cluster: &ClusterId, shape: Option<Shap
         .chain(replication(&nodes))
         .chain(shape.into_iter().flat_map(|shape| differences(&nodes, shape)))
         .chain(views(&membership))
+        .chain(certificates(&nodes))
         .chain(notes(observation, &membership))
         .chain(next.as_ref().and_then(waiting))
         .collect();
@@ -137,7 +144,7 @@ fn standing_shape(membership: &Membership<'_>) -> Option<Shape> {
     (!membership.members.is_empty()).then_some(Shape { shards, replicas })
 }
 
-fn nodes(membership: &Membership<'_>) -> Vec<NodeHealth> {
+fn nodes(observation: &Observation, membership: &Membership<'_>) -> Vec<NodeHealth> {
     let mut primaries: Vec<_> = membership
         .members
         .iter()
@@ -146,7 +153,11 @@ fn nodes(membership: &Membership<'_>) -> Vec<NodeHealth> {
     primaries.sort_by_key(|(slot, member)| (*slot, member.id()));
     let shards: BTreeMap<NodeId, usize> =
         primaries.iter().enumerate().map(|(index, (_, member))| (member.id(), index)).collect();
-    let mut nodes: Vec<_> = membership.members.iter().map(|member| node(member, &shards, membership)).collect();
+    let health = |member: &Member<'_>| NodeHealth {
+        certificate: observation.certificates.get(&member.address).copied(),
+        ..node(member, &shards, membership)
+    };
+    let mut nodes: Vec<_> = membership.members.iter().map(health).collect();
     nodes.sort_by_key(|node| (node.shard.unwrap_or(usize::MAX), !node.role.is_primary()));
     nodes
 }
@@ -177,6 +188,7 @@ fn node(member: &Member<'_>, shards: &BTreeMap<NodeId, usize>, membership: &Memb
             _ => Link::Down,
         }),
         ok: report.cluster.ok,
+        certificate: None,
     }
 }
 

@@ -1,9 +1,10 @@
 //! What was seen in one round: every address that was asked, and what answered there.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::identity::{Mark, PodName, Settings};
 use super::node::{NodeEntry, NodeId};
@@ -21,6 +22,8 @@ pub struct Observation {
     pub trouble: Vec<String>,
     /// Servers that know nobody, carry no mark and have been seen for less time than DNS may lead to the wrong one.
     pub newcomers: BTreeSet<NodeId>,
+    /// For how long the certificates of those that answered are still valid; empty without TLS.
+    pub certificates: BTreeMap<SocketAddr, Duration>,
 }
 
 /// An address that was asked, and what came of it.

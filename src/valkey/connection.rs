@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Pipeline, RedisConnectionInfo, RedisError, RedisResult, Value};
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::error::silence;
 use crate::config::{Credentials, Secret};
-use crate::tls::Tls;
+use crate::tls::{self, Tls};
 use crate::topology::identity::PodName;
 use crate::topology::observation::Silence;
 
@@ -31,6 +31,8 @@ pub(super) struct Connection {
     _carrier: Arc<JoinSet<()>>,
     /// The password that let us in.
     password: Option<Secret>,
+    /// When the certificate of the server is no longer valid, where it has one.
+    expires: Option<SystemTime>,
 }
 
 /// What a connection is made of.
@@ -46,7 +48,7 @@ impl Connection {
         credentials: &Credentials,
         patience: Duration,
     ) -> Result<Self, Silence> {
-        let stream = timeout(patience, connect(address, pod, credentials.tls.as_ref()))
+        let (stream, expires) = timeout(patience, connect(address, pod, credentials.tls.as_ref()))
             .await
             .unwrap_or_else(|_| Err(Silence::Unreachable("no answer in time".to_owned())))?;
         let settings = RedisConnectionInfo::default().set_skip_set_lib_name();
@@ -55,7 +57,7 @@ impl Connection {
         let (inner, carrier) = made.map_err(|error| silence(&error))?;
         let mut carriers = JoinSet::new();
         carriers.spawn(carrier);
-        let mut connection = Self { inner, _carrier: Arc::new(carriers), password: None };
+        let mut connection = Self { inner, _carrier: Arc::new(carriers), password: None, expires };
         connection.log_in(credentials).await?;
         Ok(connection)
     }
@@ -85,6 +87,11 @@ impl Connection {
         self.password.as_ref()
     }
 
+    /// When the certificate of the server is no longer valid, where it has one.
+    pub(super) fn expires(&self) -> Option<SystemTime> {
+        self.expires
+    }
+
     /// Sends commands in one piece; one result a command.
     pub(super) async fn send(&mut self, mut commands: Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
         commands.ignore_errors();
@@ -92,12 +99,21 @@ impl Connection {
     }
 }
 
-async fn connect(address: SocketAddr, pod: Option<&PodName>, tls: Option<&Tls>) -> Result<Box<dyn Stream>, Silence> {
+/// Bytes to and fro, and when the server's certificate ends.
+async fn connect(
+    address: SocketAddr,
+    pod: Option<&PodName>,
+    tls: Option<&Tls>,
+) -> Result<(Box<dyn Stream>, Option<SystemTime>), Silence> {
     let stream = TcpStream::connect(address).await.map_err(|error| unreachable(&error))?;
     stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
     match tls {
-        Some(tls) => Ok(Box::new(tls.greet(stream, pod).await?)),
-        None => Ok(Box::new(stream)),
+        Some(tls) => {
+            let stream = tls.greet(stream, pod).await?;
+            let expires = tls::expires(&stream);
+            Ok((Box::new(stream), expires))
+        }
+        None => Ok((Box::new(stream), None)),
     }
 }
 

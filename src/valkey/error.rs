@@ -69,7 +69,9 @@ pub(super) fn describe(error: &RedisError) -> String {
         return "connection refused".to_owned();
     }
     if error.is_connection_dropped() {
-        return format!("{error}; if it stays so: is protected-mode on there, or maxclients reached?");
+        return format!(
+            "{error}; if it stays so: does it want TLS (--tls), is protected-mode on there, or maxclients reached?"
+        );
     }
     match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),

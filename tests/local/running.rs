@@ -87,7 +87,12 @@ impl Local {
     pub(crate) fn cli(&self, args: &[&str]) -> Result<String> {
         let (host, port) = (self.first_node(), self.port.to_string());
         let mut command = Command::new(Valkey::newest().cli);
-        let output = run(command.args(["-c", "-h", &host, "-p", &port]).args(args), IN_TIME)?;
+        command.args(["-c", "-h", &host, "-p", &port]);
+        let authority = self.told("--cacert");
+        if !authority.is_empty() {
+            command.args(["--tls", "--cacert", &authority]);
+        }
+        let output = run(command.args(args), IN_TIME)?;
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }
 

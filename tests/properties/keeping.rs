@@ -10,8 +10,9 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use testbed::sim::bootstrap::PlanFn;
+use testbed::sim::history::Failure;
 use testbed::sim::history::Rule;
-use testbed::sim::keeping::{self, Failure, Kind, Size, Summary};
+use testbed::sim::keeping::{self, Kind, Size, Summary};
 use valkeeper::topology::plan;
 
 use super::{number, sabotage};

@@ -22,6 +22,8 @@ use crate::config::PASSWORD_VARIABLES;
 use crate::exit::{Exit, Failure};
 use crate::files;
 use crate::process::child::{Child, OnOurDeath};
+use crate::tls::Files;
+use crate::topology::parse::directive;
 
 /// The servers that run.
 #[derive(Debug, Default)]
@@ -46,11 +48,17 @@ pub(super) struct Ended {
 
 impl Servers {
     /// Starts one for each address of the network. What was started before an error stays.
-    pub(super) async fn start(&mut self, program: &Path, home: &Home, network: &Network) -> Result<(), Failure> {
+    pub(super) async fn start(
+        &mut self,
+        program: &Path,
+        home: &Home,
+        network: &Network,
+        tls: Option<&Files>,
+    ) -> Result<(), Failure> {
         for (ordinal, ip) in network.nodes().enumerate() {
             let (pod, dir) = (format!("{STATEFULSET}-{ordinal}"), home.node(ordinal));
             let log = dir.join("server.log");
-            let config = config(ip, network.port(), home.is_kept());
+            let config = config(ip, network.port(), tls, home.is_kept());
             let child = spawn(program, &dir, &log, &config).await.with_context(|| format!("cannot start {pod}"));
             let child = child.map_err(|error| Exit::System.because(error))?;
             tracing::debug!(pid = child.id().map(Pid::as_raw_pid), "{pod} starts at {ip}");
@@ -123,16 +131,27 @@ impl Ended {
 }
 
 /// The configuration, as it goes to the server on standard input.
-fn config(ip: Ipv4Addr, port: u16, keep: bool) -> String {
+fn config(ip: Ipv4Addr, port: u16, tls: Option<&Files>, keep: bool) -> String {
     let mut lines = vec![
         format!("bind {ip}"),
         // Left to itself, loopback connects from 127.0.0.1, which the peers would take for the node's address.
         format!("bind-source-addr {ip}"),
-        format!("port {port}"),
         "cluster-enabled yes".to_owned(),
         "daemonize no".to_owned(),
         "appendonly no".to_owned(),
     ];
+    match tls {
+        None => lines.push(format!("port {port}")),
+        Some(files) => {
+            let settings = [("port", "0".to_owned()), ("tls-port", port.to_string())].into_iter();
+            let named = files.settings().map(|(name, file)| (name, file.display().to_string()));
+            let spoken = ["tls-cluster", "tls-replication"].map(|name| (name, "yes".to_owned()));
+            let optional = ("tls-auth-clients", "optional".to_owned());
+            lines.extend(
+                settings.chain(named).chain(spoken).chain([optional]).map(|(name, value)| directive(name, &value)),
+            );
+        }
+    }
     if !keep {
         lines.push("save \"\"".to_owned());
     }

@@ -115,13 +115,8 @@ impl Input<'_> {
 
 /// TLS for clients, for replication and on the bus, with our certificate.
 fn with_tls(tls: &Tls, port: u16) -> Vec<(&'static str, String)> {
-    let files = tls.files();
     let mut known = vec![("port", "0".to_owned()), ("tls-port", port.to_string())];
-    known.extend(files.ca.iter().map(|ca| ("tls-ca-cert-file", ca.display().to_string())));
-    if let Some(pair) = &files.pair {
-        known.push(("tls-cert-file", pair.cert.display().to_string()));
-        known.push(("tls-key-file", pair.key.display().to_string()));
-    }
+    known.extend(tls.files().settings().map(|(name, file)| (name, file.display().to_string())));
     known.push(("tls-cluster", "yes".to_owned()));
     known.push(("tls-replication", "yes".to_owned()));
     known

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
 use crate::admin::{Exposition, Health};
 use crate::command::probe::OwnHealth;
+use crate::tls::Tls;
 use crate::topology::drain::DrainReport;
 use crate::topology::node::NodeEntry;
 use crate::topology::probe::{Life, Phase, Probe, Reconciliation, Verdict};
@@ -32,6 +33,9 @@ pub(super) struct Tally {
     pub(super) refusals: Count,
     /// How often this node's server, or the heir of it, was told to take over from a dead primary.
     pub(super) takeovers: Count,
+    renewals: Count,
+    /// Whether certificates have changed and could not be used.
+    refused_certificates: AtomicBool,
     /// In the order of [`PROBES`], and in each of [`ANSWERS`].
     probes: [[Count; ANSWERS.len()]; PROBES.len()],
     drained: OnceLock<DrainReport>,
@@ -47,6 +51,7 @@ pub(super) struct Told {
     pub(super) life: watch::Receiver<Life>,
     pub(super) last: watch::Receiver<Option<ServerReport>>,
     pub(super) progress: watch::Receiver<Option<Reconciliation>>,
+    pub(super) tls: Option<Tls>,
     pub(super) tally: Arc<Tally>,
 }
 
@@ -65,6 +70,17 @@ impl Tally {
     pub(super) fn note_last_drain(&self, report: DrainReport) {
         // The first one that is found is the last one that was.
         let _ = self.drained.set(report);
+    }
+
+    /// New certificates are in use.
+    pub(super) fn certificates_renewed(&self) {
+        self.renewals.add_one();
+        self.certificates_refused(false);
+    }
+
+    /// Whether there are new ones that cannot be used.
+    pub(super) fn certificates_refused(&self, refused: bool) {
+        self.refused_certificates.store(refused, Ordering::Relaxed);
     }
 
     fn probes(&self) -> impl Iterator<Item = (Probe, &'static str, bool, &'static str, &Count)> {
@@ -115,6 +131,9 @@ impl Health for Told {
         }
         if let Some(progress) = self.progress.borrow().as_ref() {
             of_reconciliation(&mut metrics, progress, &self.tally);
+        }
+        if let Some(tls) = &self.tls {
+            of_certificates(&mut metrics, tls, &self.tally);
         }
         of_this_process(&mut metrics, &self.tally);
         metrics
@@ -206,6 +225,19 @@ fn of_reconciliation(metrics: &mut Exposition, progress: &Reconciliation, tally:
     metrics.counter("valkeeper_reconciliation_rounds_acted_total", help, tally.rounds_acted.get());
     let help = "How often a refusal has begun to stand.";
     metrics.counter("valkeeper_reconciliation_refusals_total", help, tally.refusals.get());
+}
+
+fn of_certificates(metrics: &mut Exposition, tls: &Tls, tally: &Tally) {
+    if let Some(end) = tls.expires().and_then(|end| end.duration_since(SystemTime::UNIX_EPOCH).ok()) {
+        let help = "When this pod's certificate is no longer valid, since 1970.";
+        metrics.gauge("valkeeper_certificate_expiry_timestamp_seconds", help, end.as_secs());
+    }
+    let help = "How often changed certificates were put to use without a restart.";
+    metrics.counter("valkeeper_certificate_renewals_total", help, tally.renewals.get());
+    let help = "Whether the certificate files have changed and cannot be used: the former ones are still in use.";
+    let refused = tally.refused_certificates.load(Ordering::Relaxed);
+    metrics.flag("valkeeper_certificate_refused", help, refused);
+    metrics.flag("valkeeper_tls_insecure", "Whether certificates of servers are not checked.", tls.is_insecure());
 }
 
 fn of_this_process(metrics: &mut Exposition, tally: &Tally) {

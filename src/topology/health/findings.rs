@@ -1,8 +1,9 @@
 //! What is wrong with a cluster, and what is worth knowing of it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::{Finding, Grade, Link, NodeHealth};
+use super::{Finding, Grade, Link, NodeHealth, RENEWAL_IS_DUE};
 use crate::topology::decision::Decision;
 use crate::topology::desired::{Shape, count};
 use crate::topology::membership::{Label, Membership};
@@ -18,6 +19,22 @@ pub(super) fn refused(decision: &Decision) -> Option<Finding> {
         }
         _ => None,
     }
+}
+
+/// Whose certificate ends soon. One that has ended is only seen where nobody checks it.
+pub(super) fn certificates(nodes: &[NodeHealth]) -> impl Iterator<Item = Finding> {
+    const DAY: u64 = 24 * 3600;
+    let soon =
+        nodes.iter().filter_map(|node| Some((node, node.certificate?))).filter(|(_, left)| *left < RENEWAL_IS_DUE);
+    soon.map(|(node, left)| {
+        let name = label(node);
+        let (grade, sentence) = match left {
+            Duration::ZERO => (Grade::Degraded, format!("the certificate of {name} has expired")),
+            _ => (Grade::Note, format!("the certificate of {name} expires in {} days", left.as_secs() / DAY)),
+        };
+        let remedy = "renew it: `run` has the server read its files anew as soon as they change";
+        Finding { grade, code: "certificate", sentence, remedy: remedy.to_owned() }
+    })
 }
 
 /// What bootstrap and run would wait for.

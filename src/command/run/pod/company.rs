@@ -7,20 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::{join4, join5};
+use futures_util::future::{join, join4, join5};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::Pod;
 use crate::command::probe::{OwnHealth, Told};
 use crate::command::rebalance;
+use crate::command::run::certificates::Certificates;
 use crate::command::run::changeover::{Changeover, ChangeoverSettings};
 use crate::command::run::keep::Keeper;
 use crate::command::run::metrics;
 use crate::command::run::record::Record;
 use crate::command::run::settings::Settings;
 use crate::command::run::watch::Watch;
-use crate::command::run::{aof, guard, password_file};
+use crate::command::run::{aof, certificates, guard, password_file};
 use crate::exit;
 use crate::observer::Observer;
 use crate::topology::identity::PodName;
@@ -38,12 +39,15 @@ impl Pod {
         let beside = async {
             // A supervisor that is gone needs no company.
             if state.clone().wait_for(|state| *state == State::Running).await.is_ok() {
-                join5(
-                    again("watching the server", || self.watch()),
-                    again("changing the password over", || self.change_over(state.clone())),
-                    again("paying what the start left to do", || self.pay_debts()),
-                    again("keeping the cluster in its shape", || self.keep(state.clone())),
-                    again("keeping slots even", || self.keep_even(state.clone())),
+                join(
+                    again("looking at the certificates", || self.renew_certificates()),
+                    join5(
+                        again("watching the server", || self.watch()),
+                        again("changing the password over", || self.change_over(state.clone())),
+                        again("paying what the start left to do", || self.pay_debts()),
+                        again("keeping the cluster in its shape", || self.keep(state.clone())),
+                        again("keeping slots even", || self.keep_even(state.clone())),
+                    ),
                 )
                 .await;
             }
@@ -87,6 +91,18 @@ impl Pod {
         tokio::select! {
             never = changeover.run() => match never {},
             _ = state.wait_for(|state| *state != State::Running) => {}
+        }
+    }
+
+    async fn renew_certificates(&self) {
+        let Settings { address, credentials, .. } = &self.settings;
+        let Some(tls) = &credentials.tls else { return };
+        loop {
+            match Certificates::new(*address, credentials, tls, &self.tally) {
+                Ok(certificates) => match certificates.run().await {},
+                Err(error) => tracing::error!("nobody looks after the certificates from here yet: {error:#}"),
+            }
+            sleep(certificates::AGAIN).await;
         }
     }
 
@@ -175,6 +191,7 @@ impl Pod {
                 life: self.life.subscribe(),
                 last: self.last.subscribe(),
                 progress: self.progress.subscribe(),
+                tls: self.settings.credentials.tls.clone(),
                 tally: Arc::clone(&self.tally),
             };
             admin.serve(told).await;

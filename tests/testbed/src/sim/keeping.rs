@@ -12,7 +12,6 @@ mod judge;
 mod mover;
 mod setting;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use valkeeper::topology::{Decision, DesiredTopology};
 
 use super::Sim;
 use super::bootstrap::{Pace, PlanFn};
-use super::history::{Rule, Violation, broken, name};
+use super::history::{Failure, Rule, Violation, broken, name};
 use super::keeper::{Keeper, Step};
 use super::lookout::Lookout;
 use super::node::Known;
@@ -43,17 +42,6 @@ const LONGEST: Duration = Duration::from_secs(120);
 const MOVING: Duration = Duration::from_millis(400);
 /// How often everything is looked at, whatever happens.
 const GLANCE: Duration = Duration::from_secs(1);
-
-/// A history that breaks a promise.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// What the history is made from.
-    pub seed: u64,
-    /// The promise.
-    pub violation: Violation,
-    /// What happened, a line each.
-    pub trace: Vec<String>,
-}
 
 /// What a history came to.
 #[derive(Clone, Debug)]
@@ -331,15 +319,5 @@ impl Keeping {
             let line = format!("{:>9.3} s  {}", self.sim.now.as_secs_f64(), line(self));
             self.trace.iter_mut().for_each(|trace| trace.push(line.clone()));
         }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "the history of seed {} breaks a promise: {}", self.seed, self.violation)?;
-        for line in &self.trace {
-            writeln!(f, "  {line}")?;
-        }
-        write!(f, "run it alone with VALKEEPER_SIM_SEED={}", self.seed)
     }
 }

@@ -1,0 +1,77 @@
+//! The files that a server has its certificates from.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use redis::{Pipeline, Value};
+
+use super::Outcome;
+use super::connection::{Connection, PATIENCE};
+use super::error::{outcome, silence};
+use super::report::next;
+use crate::config::Credentials;
+use crate::tls::{Files, Pair};
+use crate::topology::observation::Silence;
+
+const AUTHORITY: &str = "tls-ca-cert-file";
+/// Certificate and key: what clients and peers are shown, and what the server shows where it is the client.
+const PAIRS: [[&str; 2]; 2] = [["tls-cert-file", "tls-key-file"], ["tls-client-cert-file", "tls-client-key-file"]];
+const DIRECTORY: &str = "dir";
+
+/// What a server's settings say of them.
+#[derive(Clone, Debug)]
+pub struct CertificateSettings {
+    named: BTreeMap<String, String>,
+    /// What names are relative to.
+    directory: PathBuf,
+}
+
+impl CertificateSettings {
+    /// Asks the server at an address.
+    pub async fn of(server: SocketAddr, credentials: &Credentials) -> Result<Self, Silence> {
+        let mut connection = Connection::open((server, None), credentials, PATIENCE).await?;
+        let mut commands = redis::pipe();
+        let names: Vec<_> = PAIRS.into_iter().flatten().chain([AUTHORITY, DIRECTORY]).collect();
+        commands.cmd("CONFIG").arg("GET").arg(names);
+        let mut answers = connection.send(commands).await.map_err(|error| silence(&error))?.into_iter();
+        let mut named: BTreeMap<String, String> = next(&mut answers)?;
+        let directory = named.remove(DIRECTORY).map(PathBuf::from).unwrap_or_default();
+        named.retain(|_, file| !file.is_empty());
+        Ok(Self { named, directory })
+    }
+
+    /// Every pair, with the authorities.
+    pub fn files(&self) -> impl Iterator<Item = Files> {
+        let file = |name: &str| self.named.get(name).map(|file| self.directory.join(Path::new(file)));
+        PAIRS.into_iter().filter_map(move |[cert, key]| {
+            let pair = Pair { cert: file(cert)?, key: file(key)? };
+            Some(Files { ca: file(AUTHORITY), pair: Some(pair) })
+        })
+    }
+
+    /// Has the server read them anew, all at once: new connections use them, those that are open stay. What it cannot use
+    /// it refuses, and keeps what it has.
+    pub async fn load(&self, server: SocketAddr, credentials: &Credentials) -> Outcome {
+        let mut connection = match Connection::open((server, None), credentials, PATIENCE).await {
+            Ok(connection) => connection,
+            Err(silence) => return Outcome::Unanswered(silence.to_string()),
+        };
+        let mut commands = Pipeline::with_capacity(1);
+        let command = commands.cmd("CONFIG").arg("SET");
+        for (name, file) in &self.named {
+            command.arg(name).arg(file);
+        }
+        let answer = match connection.send(commands).await {
+            Ok(answers) => answers.into_iter().next().unwrap_or(Ok(Value::Nil)),
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(_) => Outcome::Done,
+            Err(error) if error.is_timeout() || error.is_connection_dropped() || error.is_io_error() => {
+                Outcome::Unanswered(silence(&error).to_string())
+            }
+            Err(error) => outcome(&error),
+        }
+    }
+}
