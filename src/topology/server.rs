@@ -176,6 +176,10 @@ impl Saving {
     /// server tells of the first key at once, and then of every thousandth.
     pub fn eta(&self, taken: Duration) -> Option<Duration> {
         let left = self.total.saturating_sub(self.keys);
-        (self.keys > 1 && !taken.is_zero()).then(|| taken.mul_f64(left as f64 / self.keys as f64))
+        let has_pace = self.keys > 1 && !taken.is_zero();
+        // What cannot be told in seconds is no answer either.
+        has_pace
+            .then(|| taken.as_secs_f64() * left as f64 / self.keys as f64)
+            .and_then(|secs| Duration::try_from_secs_f64(secs).ok())
     }
 }

@@ -113,7 +113,7 @@ impl Mover {
                 command
             });
             let found: Vec<u64> = self.ask(commands).await?;
-            counts.iter_mut().zip(found).for_each(|(count, found)| *count += found);
+            counts.iter_mut().zip(found).for_each(|(count, found)| *count = count.saturating_add(found));
         }
         Ok(counts)
     }
