@@ -34,7 +34,7 @@ test: valkey build ## Run all tests, on every version of the server
 	    scripts/run-tests.sh $(CARGO) --workspace --all-features
 
 .PHONY: lint
-lint: ## Formatting, clippy, rustdoc; shellcheck and cargo-deny where they are installed
+lint: ## Formatting, clippy, rustdoc; shellcheck where it is installed
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --package valkeeper --lib --bins --no-deps -- --deny warnings
 	$(CARGO) clippy --package valkeeper --lib --bins --no-deps --no-default-features -- --deny warnings
@@ -42,8 +42,19 @@ lint: ## Formatting, clippy, rustdoc; shellcheck and cargo-deny where they are i
 	RUSTDOCFLAGS='--deny warnings' $(CARGO) doc --workspace --all-features --no-deps
 	@if command -v shellcheck >/dev/null; then set -x; shellcheck $(SCRIPTS); \
 	    else echo 'shellcheck is not installed: the scripts are not checked'; fi
-	@if $(CARGO) deny --version >/dev/null 2>&1; then set -x; $(CARGO) deny --all-features check; \
-	    else echo 'cargo-deny is not installed: licences and advisories are not checked'; fi
+
+.PHONY: deny
+deny: ## Check licences, origins and advisories of what is linked, with cargo-deny
+	scripts/check-dependencies.sh target/tools
+
+.PHONY: fuzz
+fuzz: ## Try every reader of what comes from outside for FUZZ_SECONDS each (600), two at a time
+	VALKEEPER_FUZZ_SECONDS='$(or $(FUZZ_SECONDS),600)' $(CARGO) test --all-features --test fuzz -- --nocapture
+
+.PHONY: sbom
+sbom: ## List what is in the binary, as CycloneDX, in target/valkeeper.cdx.json
+	$(CARGO) run --quiet --package testbed --example sbom >target/valkeeper.cdx.json
+	@echo target/valkeeper.cdx.json
 
 .PHONY: bench
 bench: valkey ## Measure what is promised about speed

@@ -3,9 +3,9 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Where they are, all in PEM.
@@ -78,15 +78,27 @@ impl Files {
         let Some(Pair { cert, key }) = &self.pair else { return Ok(None) };
         let chain = certificates(cert)?;
         let key = PrivateKeyDer::from_pem_file(key)
-            .map_err(|error| anyhow::anyhow!("cannot read a private key from {}: {error}", key.display()))?;
+            .map_err(|error| anyhow!("cannot read a private key from {}: {}", key.display(), what(&error)))?;
         Ok(Some((chain, key)))
     }
 }
 
 fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let cannot = |error| anyhow::anyhow!("cannot read certificates from {}: {error}", path.display());
+    let cannot = |error| anyhow!("cannot read certificates from {}: {}", path.display(), what(&error));
     let found: Vec<_> =
         CertificateDer::pem_file_iter(path).map_err(cannot)?.collect::<Result<_, _>>().map_err(cannot)?;
     ensure!(!found.is_empty(), "there is no certificate in {}", path.display());
     Ok(found)
+}
+
+/// The library quotes what it cannot read, and that may be of a key.
+fn what(error: &pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => error.to_string(),
+        pem::Error::NoItemsFound => "there is none in it".to_owned(),
+        pem::Error::Base64Decode(_) => "it is not base64 between its first and its last line".to_owned(),
+        pem::Error::MissingSectionEnd { .. } => "a line `-----END …-----` is missing".to_owned(),
+        pem::Error::IllegalSectionStart { .. } => "a line `-----BEGIN …-----` is broken".to_owned(),
+        _ => "it is no PEM".to_owned(),
+    }
 }

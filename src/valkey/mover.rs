@@ -102,7 +102,7 @@ impl Mover {
     /// How many keys of each slot there are, in all databases.
     pub async fn count(&mut self, slots: &[Slot]) -> Result<Vec<u64>, MoveError> {
         let databases = self.databases().await?;
-        let mut counts = vec![0; slots.len()];
+        let mut counts = vec![0_u64; slots.len()];
         for database in 0..databases {
             if databases > 1 {
                 self.select(database).await?;

@@ -102,7 +102,7 @@ fn requests_over_http() {
             "one answer a connection: {shown}"
         );
         tried += 1;
-        if tried % 64 == 0 {
+        if tried.is_multiple_of(64) {
             let answer = http(address, b"GET /livez HTTP/1.1\r\nhost: pod\r\n\r\n", false);
             assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", answer.escape_ascii());
         }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use testbed::die_with_parent;
-use valkeeper::cli::Cli;
-use valkeeper::config::{self, Credentials, Reach};
+use valkeeper::cli::{Cli, FindArgs};
+use valkeeper::config::{self, Credentials, Reach, Service};
 
 use crate::engine::fuzz;
 use crate::owned;
@@ -41,14 +41,13 @@ fn flags() {
             if let Ok(duration) = config::duration(&text) {
                 assert_eq!(config::duration(&humantime::format_duration(duration).to_string()), Ok(duration), "{text}");
             }
-            let args = valkeeper::cli::FindArgs {
-                statefulset: Some(text.clone().into_owned()),
-                dns_server: vec![text.clone().into_owned()],
-                cluster_id: None,
-            };
-            let _ = Reach::through(&text, &args, 6379, Credentials::default());
-            let args = valkeeper::cli::FindArgs { dns_server: vec!["127.0.0.1".to_owned()], ..args };
-            let _ = Reach::through(&text, &args, 6379, Credentials::default());
+            for dns_server in [text.clone().into_owned(), "127.0.0.1".to_owned()] {
+                let statefulset = Some(text.clone().into_owned());
+                let args = FindArgs { statefulset, dns_server: vec![dns_server], cluster_id: None };
+                if let Ok(service) = Service::new(&text, &args.dns_server) {
+                    let _ = Reach::through(service, &args, 6379, Credentials::default());
+                }
+            }
         }
     });
 }

@@ -2,9 +2,12 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
 
+use testbed::Authority;
+use valkeeper::tls::{self, Files, Names, Pair, Tls};
 use valkeeper::topology::drain::DrainReport;
 use valkeeper::topology::electorate::Electorate;
 use valkeeper::topology::identity::{ClusterId, Mark, PodName, SiteName};
@@ -71,12 +74,13 @@ fn line(entry: &NodeEntry) -> String {
     };
     let flags: Vec<&str> = flags.iter().filter(|(_, is)| *is).map(|(name, _)| *name).chain([role]).collect();
     let mut line = format!(
-        "{} {}:{}@{},{} {} {} 0 0 {} {}",
+        "{} {}:{}@{},{}{} {} {} 0 0 {} {}",
         entry.id.as_str(),
         entry.ip.map(|ip| ip.to_string()).unwrap_or_default(),
         entry.port,
         entry.bus_port,
         entry.hostname.as_deref().unwrap_or_default(),
+        entry.tls_port.map(|port| format!(",tls-port={port}")).unwrap_or_default(),
         flags.join(","),
         primary.map_or("-".to_owned(), |id| id.as_str().to_owned()),
         entry.config_epoch,
@@ -149,7 +153,7 @@ fn the_configuration_of_a_server() {
             let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
             let [value] = one.values.as_slice() else { continue };
             if !one.name.is_empty() && is_plain(&one.name) {
-                assert_eq!(directives(directive(&one.name, value).as_bytes()).unwrap(), [one.clone()]);
+                assert_eq!(directives(directive(&one.name, value).as_bytes()).unwrap(), std::slice::from_ref(one));
             }
         }
         let paths = [
@@ -225,6 +229,33 @@ fn files_beside_the_data() {
         if let Ok(report) = serde_json::from_slice::<DrainReport>(bytes) {
             let printed = serde_json::to_vec(&report).unwrap();
             assert_eq!(serde_json::from_slice::<DrainReport>(&printed).unwrap(), report);
+        }
+    });
+}
+
+/// Their keys are made anew each time, so that a finding is played again by its bytes and not by its number.
+#[test]
+fn certificates_and_keys() {
+    const BETWEEN: &[u8] = b"\n=\n";
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name);
+    let files = Files { ca: Some(file("ca.crt")), pair: Some(Pair { cert: file("tls.crt"), key: file("tls.key") }) };
+    let authority = Authority::new("an authority");
+    let issued = authority.issue(&["valkey-0.valkey"]);
+    let parts = [authority.certificate(), &issued.certificate, &issued.key].map(str::as_bytes);
+    fuzz("certificates", &[parts.join(BETWEEN)], |bytes| {
+        let mut parts =
+            bytes.windows(BETWEEN.len()).enumerate().filter(|(_, window)| *window == BETWEEN).map(|(at, _)| at);
+        let (first, second) = (parts.next().unwrap_or(bytes.len()), parts.next().unwrap_or(bytes.len()));
+        let from = |at: usize| (at + BETWEEN.len()).min(bytes.len());
+        fs::write(file("ca.crt"), &bytes[..first]).unwrap();
+        fs::write(file("tls.crt"), &bytes[from(first).min(second)..second]).unwrap();
+        fs::write(file("tls.key"), &bytes[from(second)..]).unwrap();
+        if let Err(error) = tls::check(&files) {
+            assert!(format!("{error:#}").len() < SENTENCE, "{error:#}");
+        }
+        if let Ok(tls) = Tls::new(files.clone(), Names::Any, false) {
+            let _ = tls.expires().map(tls::left);
         }
     });
 }

@@ -74,7 +74,7 @@ fn address(field: &str) -> Option<(Option<IpAddr>, u16, u16, Option<String>)> {
 
 /// Zero is none.
 fn tls_port(field: &str) -> Option<u16> {
-    let port = field.split(',').find_map(|part| part.strip_prefix("tls-port="))?.parse().ok();
+    let port = field.split(',').skip(2).find_map(|part| part.strip_prefix("tls-port="))?.parse().ok();
     port.filter(|port| *port != 0)
 }
 
