@@ -1,7 +1,9 @@
-//! Reads what a server will find when it starts: its configuration and its directory. Changes nothing.
+//! Reads what a server will find when it starts: its configuration and its directory. Changes nothing but what `mend`
+//! does.
 
 mod changes;
 mod files;
+mod mend;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -15,6 +17,7 @@ use crate::topology::parse::{
 };
 use crate::topology::start::{DataFile, NodesConf, OnDisk};
 pub use changes::Changes;
+pub use mend::mend_shard_ids;
 
 /// Why the configuration or the directory cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +25,14 @@ pub enum DataDirError {
     /// The operating system refuses.
     #[error("cannot read {}", .file.display())]
     Io {
+        /// Which file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nor is it written.
+    #[error("cannot write {}", .file.display())]
+    Write {
         /// Which file.
         file: PathBuf,
         /// Why.

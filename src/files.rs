@@ -21,7 +21,10 @@ pub fn replace(file: &Path, text: &str) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    private().write(true).truncate(true).open(&draft)?.write_all(text.as_bytes())?;
+    let mut written = private().write(true).truncate(true).open(&draft)?;
+    written.write_all(text.as_bytes())?;
+    // So that a machine that fails right now leaves the old one or the new one.
+    written.sync_all()?;
     fs::rename(&draft, file)
 }
 

@@ -193,16 +193,16 @@ fn a_wrong_password_is_told_apart_from_a_missing_peer() {
         .binary(env!("CARGO_BIN_EXE_valkeeper"))
         .build()
         .unwrap();
-    let run = |password: Option<&str>| {
-        let mut command = bed.valkeeper(&["bootstrap", "--replicas", "0", "--timeout", "2s"]);
+    let run = |password: Option<&str>, timeout: &str| {
+        let mut command = bed.valkeeper(&["bootstrap", "--replicas", "0", "--timeout", timeout]);
         command.env_remove("VALKEY_PASSWORD").envs(password.map(|password| ("VALKEY_PASSWORD", password)));
         Ended::of(&mut command, LIMIT).unwrap()
     };
-    let wrong = run(Some("hunter2-secret"));
+    let wrong = run(Some("hunter2-secret"), "2s");
     wrong.expect(69, &["valkey-0 (", "does not let us in", "WRONGPASS"]);
     assert!(!wrong.to_string().contains("hunter2-secret"), "{wrong}");
-    run(None).expect(69, &["does not let us in", "NOAUTH"]);
-    run(Some("right")).expect(0, &[]);
+    run(None, "2s").expect(69, &["does not let us in", "NOAUTH"]);
+    run(Some("right"), "60s").expect(0, &[]);
 }
 
 #[test]

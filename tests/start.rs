@@ -11,6 +11,8 @@ use valkeeper::topology::{NodeEntry, NodeId, Settings, SlotSet};
 
 #[path = "start/inspect.rs"]
 mod refused;
+#[path = "start/shard_ids.rs"]
+mod shard_ids;
 
 const LIMIT: Duration = Duration::from_secs(30);
 

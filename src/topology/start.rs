@@ -6,6 +6,7 @@
 
 mod guard;
 mod inspect;
+mod shard_ids;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use super::parse::{RdbFormat, ServerConfig};
 
 pub use guard::{Attempts, Former, Heard, Known, Said, StartDecision, decide, decide_blank};
 pub use inspect::{StartRefusal, inspect};
+pub use shard_ids::{Mended, with_shard_ids_of_primaries};
 
 /// What was found where the configuration says that the data is.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use testbed::redis::{Client, Connection, IntoConnectionInfo as _, RedisConnectionInfo, cmd};
-use testbed::{Ended, Testbed, Valkey};
+use testbed::{Ended, Server, Testbed, Valkey};
 
 use crate::tools::{LIMIT, ask, each, populate, setting, standalone, stop, supervised};
 
@@ -213,4 +213,36 @@ fn a_password_in_the_configuration_is_not_replaced_by_ours() {
     bed.pod(0).start().unwrap();
     populate(&bed, 0, 10, "key");
     assert_eq!(ask::<String>(&bed, 0, &["PING"]), "PONG");
+}
+
+/// Servers before 9.0 leave such a file behind when they end before a shard's members have heard of each other.
+#[test]
+fn a_shard_with_two_ids_in_nodes_conf_does_not_keep_a_server_down() {
+    each(Valkey::all(), |valkey| {
+        let bed = supervised(&valkey, &[]).pods(2).build().unwrap();
+        bed.form(1, 1).unwrap();
+        bed.pods().iter().rev().for_each(|pod| assert!(!pod.kill().unwrap().success()));
+        for pod in bed.pods() {
+            let text = fs::read_to_string(pod.nodes_conf()).unwrap();
+            let lines = text.lines().map(|line| match line.split_once("shard-id=") {
+                Some((before, after)) if line.contains("slave") => {
+                    format!("{before}shard-id={}{}\n", "0".repeat(40), &after[40..])
+                }
+                _ => format!("{line}\n"),
+            });
+            let torn: String = lines.collect();
+            assert!(torn.contains("shard-id=0000"), "{text}");
+            fs::write(pod.nodes_conf(), torn).unwrap();
+            if valkey.version.starts_with("8.") {
+                let mut bare = Server::start(pod.options()).unwrap();
+                bare.wait_ready(LIMIT).unwrap_err();
+                assert!(fs::read_to_string(pod.options().log()).unwrap().contains("corrupted cluster config"));
+            }
+        }
+        bed.pods().iter().try_for_each(testbed::Pod::spawn).unwrap();
+        bed.wait_in_sync(LIMIT).unwrap();
+        for pod in bed.pods() {
+            assert!(pod.run_log().contains("had another shard id than the primary"), "{}", pod.run_log());
+        }
+    });
 }

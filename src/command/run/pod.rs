@@ -24,6 +24,7 @@ use crate::config::PASSWORD_VARIABLES;
 use crate::datadir;
 use crate::exit::{Exit, Failure};
 use crate::process::version::server_version;
+use crate::topology::NodeId;
 use crate::topology::budget::Budget;
 use crate::topology::drain::Verdict as Drained;
 use crate::topology::parse::ServerConfig;
@@ -130,6 +131,18 @@ impl Duties for Pod {
             Some(program) => server_version(program).await,
             None => None,
         };
+        if self.settings.policy.cluster {
+            let mended = datadir::mend_shard_ids(&config.nodes_conf()).map_err(|error| Exit::System.because(error))?;
+            if !mended.is_empty() {
+                let replicas: Vec<_> = mended.iter().map(NodeId::short).collect();
+                tracing::warn!(
+                    "{}: had another shard id than the primary for {}, with which servers before 9.0 do not start; it names \
+                     the primary's now",
+                    config.nodes_conf().display(),
+                    replicas.join(", ")
+                );
+            }
+        }
         let mut disk = datadir::look(&config).map_err(|error| Exit::System.because(error))?;
         if self.settings.credentials.tls.is_some() {
             disk.nodes_conf = disk.nodes_conf.over_tls();

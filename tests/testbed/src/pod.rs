@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
+use valkeeper::datadir::mend_shard_ids;
 
 use crate::access::Access;
 use crate::disk::Disk;
@@ -132,7 +133,11 @@ impl Pod {
         };
         let access = self.access.clone();
         let process = match run {
-            None => Server::start_with(options, access).map(Process::Server),
+            None => {
+                // `run` does this for the servers it starts; what bare ones do without it is not what is tested.
+                mend_shard_ids(&self.nodes_conf())?;
+                Server::start_with(options, access).map(Process::Server)
+            }
             Some(run) => Supervised::start(self.run_command(&run), options, access).map(Process::Run),
         };
         locked(&self.state).process = Some(process.with_context(|| self.name.clone())?);
