@@ -92,6 +92,11 @@ pub enum Command {
     /// It is a line of an ACL file, or of valkey.conf. It holds the hash of the password that is given as to any other
     /// command, and never the password. Asks no server.
     Acl(AclArgs),
+    /// Copy this binary into a folder: the init container that brings it into a stock image of the server.
+    ///
+    /// DIR is a volume that the server's container sees too, which then begins with DIR/valkeeper. Whatever runs there
+    /// meanwhile keeps what it has; a second copy takes the place of the first.
+    Install(InstallArgs),
     /// Run a whole cluster on this machine's loopback addresses until Ctrl-C.
     #[cfg(feature = "local")]
     Local(LocalArgs),
@@ -347,6 +352,14 @@ pub struct AclArgs {
     /// Print what each command is for instead.
     #[arg(long, env = "VALKEEPER_EXPLAIN")]
     pub explain: bool,
+}
+
+/// `valkeeper install`.
+#[derive(Debug, Args)]
+pub struct InstallArgs {
+    /// Where to; it is called `valkeeper` there.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
 }
 
 /// `valkeeper local`.

@@ -5,6 +5,7 @@ pub mod bootstrap;
 pub mod doctor;
 pub mod drain;
 pub mod evacuate;
+pub mod install;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod probe;

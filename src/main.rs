@@ -71,6 +71,10 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
                 heard(signals::unblock())?;
                 command::acl::run(args)
             }
+            Command::Install(args) => {
+                heard(signals::unblock())?;
+                command::install::run(args)
+            }
             #[cfg(feature = "local")]
             Command::Local(args) => command::local::run(args, stop()?).await,
         };

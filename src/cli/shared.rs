@@ -107,13 +107,22 @@ pub struct ExpectArgs {
     pub replicas: Option<u16>,
 }
 
+/// After what a command has of its own.
+const LAST: usize = 900;
+
 /// How to log.
 #[derive(Debug, Args)]
 pub struct LogArgs {
     /// One line of text, or one JSON object, for each event.
-    #[arg(long, global = true, env = "VALKEEPER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    #[arg(
+        long, global = true, env = "VALKEEPER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text,
+        display_order = LAST
+    )]
     pub log_format: LogFormat,
     /// What to log: error, warn, info, debug or trace.
-    #[arg(long, global = true, env = "VALKEEPER_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    #[arg(
+        long, global = true, env = "VALKEEPER_LOG_LEVEL", value_name = "LEVEL", default_value = "info",
+        display_order = LAST
+    )]
     pub log_level: tracing::Level,
 }
