@@ -16,9 +16,11 @@ use super::metrics::{Count, Tally};
 use crate::command::peers::Peers;
 use crate::config::Credentials;
 use crate::datadir::Changes;
+use crate::topology::drain::Peer;
 use crate::topology::electorate::attempt;
 use crate::topology::membership::Label;
 use crate::topology::node::{NodeId, Role};
+use crate::topology::observation::Silence;
 use crate::topology::order::Order;
 use crate::topology::server::ServerReport;
 use crate::topology::succession::{Claim, Succession, heirs};
@@ -177,6 +179,8 @@ pub(super) async fn hand_over_from_dead(last: Option<ServerReport>, credentials:
     const OFTEN: Duration = Duration::from_millis(10);
     /// Where most primaries have died at once, each would wait for the others to come back.
     const VOTERS_WITHIN: Duration = Duration::from_secs(1);
+    /// A replica that lacks processors for a moment is not gone.
+    const SILENT_FOR: Duration = Duration::from_secs(2);
     let Some(last) = last.filter(ServerReport::owns_slots) else {
         return;
     };
@@ -200,6 +204,11 @@ pub(super) async fn hand_over_from_dead(last: Option<ServerReport>, credentials:
         let Some((peer, heir)) = turn.and_then(|heir| {
             peers.iter().filter(|peer| peer.id == *heir).find_map(|peer| Some((peer, peer.answer.as_ref().ok()?)))
         }) else {
+            let may_answer = |peer: &Peer| matches!(peer.answer, Err(Silence::Unreachable(_) | Silence::NotReady(_)));
+            if peers.iter().any(may_answer) && asked_at.unwrap_or(started).elapsed() < SILENT_FOR {
+                sleep(OFTEN).await;
+                continue;
+            }
             tracing::warn!("the server has ended and no replica holds a fresh copy: nobody is asked to take over");
             return;
         };

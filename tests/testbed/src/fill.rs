@@ -15,7 +15,7 @@ const COMMANDS_A_PIPELINE: u64 = 20;
 pub fn fill(bed: &Testbed, ordinal: usize, keys: u64, value_size: usize) -> Result<()> {
     let pod = bed.pod(ordinal);
     let mut connection = bed.connection(ordinal)?;
-    let owned = bed.owned()?;
+    let owned = bed.as_cluster().owned()?;
     let serves = |slot: u16| owned.iter().any(|one| one.primary.ip() == pod.addr() && one.slots.contains(&slot));
     anyhow::ensure!((0..16_384).any(serves), "{} serves no slots", pod.name());
     let tag = tag_in(&mut connection, serves)?;

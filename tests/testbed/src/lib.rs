@@ -24,6 +24,7 @@
 
 mod access;
 mod answer;
+mod cluster;
 mod crowd;
 mod disk;
 mod dns;
@@ -49,6 +50,7 @@ mod wait;
 mod writer;
 
 pub use access::Access;
+pub use cluster::Cluster;
 pub use crowd::Crowd;
 pub use dns::{Answer, Dns, DnsServer, Fault, RecordType, Transport};
 pub use ended::Ended;

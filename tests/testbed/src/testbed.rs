@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use tempfile::TempDir;
 
 use crate::access::Access;
@@ -22,7 +22,6 @@ use crate::program::{Program, SERVICE};
 use crate::subnet::Subnet;
 use crate::tls::Tls;
 use crate::versions::Valkey;
-use crate::wait::wait_for;
 pub use builder::Builder;
 
 /// A StatefulSet with its headless service on loopback addresses. Drop ends all of it; in a thread
@@ -143,10 +142,7 @@ impl Testbed {
         deadline: Duration,
         condition: impl FnMut() -> Result<Option<T>>,
     ) -> Result<T> {
-        wait_for(what, deadline, condition).map_err(|error| {
-            let logs = self.pods.iter().map(|pod| format!("\n--- {}:\n{}", pod.name(), pod.log_tail()));
-            anyhow!("{error:#}{}", logs.collect::<String>())
-        })
+        self.as_cluster().wait_for(what, deadline, condition)
     }
 
     fn print_state(&self) {

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use redis::{Connection, cmd};
 
+use crate::cluster::Cluster;
 use crate::locked::locked;
-use crate::testbed::Testbed;
 pub use report::{Gap, Lost, Report, ShardReport};
 use tally::{Counts, Tally};
 use worker::Worker;
@@ -55,23 +55,23 @@ struct Loop {
 impl Writer {
     /// One loop for each primary that serves slots now, shards numbered in the order of their slots.
     /// Returns after every one's first acknowledgement.
-    pub fn start(bed: &Testbed) -> Result<Self> {
-        Self::start_many(bed, 1)
+    pub fn start(cluster: &dyn Cluster) -> Result<Self> {
+        Self::start_many(cluster, 1)
     }
 
     /// [`Writer::start`] with several loops for each shard.
-    pub fn start_many(bed: &Testbed, per_shard: usize) -> Result<Self> {
-        Self::start_with(bed, per_shard, PATIENCE)
+    pub fn start_many(cluster: &dyn Cluster, per_shard: usize) -> Result<Self> {
+        Self::start_with(cluster, per_shard, PATIENCE)
     }
 
     /// [`Writer::start`] with another time for each command. A machine that is short of processors lets every server
     /// stand still for some hundred milliseconds; whoever judges by errors alone gives commands more than that.
-    pub fn start_patient(bed: &Testbed, patience: Duration) -> Result<Self> {
-        Self::start_with(bed, 1, patience)
+    pub fn start_patient(cluster: &dyn Cluster, patience: Duration) -> Result<Self> {
+        Self::start_with(cluster, 1, patience)
     }
 
-    fn start_with(bed: &Testbed, per_shard: usize, patience: Duration) -> Result<Self> {
-        let mut owned = bed.owned()?;
+    fn start_with(cluster: &dyn Cluster, per_shard: usize, patience: Duration) -> Result<Self> {
+        let mut owned = cluster.owned()?;
         let mut seen = Vec::new();
         // A primary may serve several ranges.
         owned.retain(|one| {
@@ -80,10 +80,9 @@ impl Writer {
                 true
             }
         });
-        ensure!(!owned.is_empty(), "no pod serves slots");
-        let known: Vec<SocketAddr> =
-            bed.pods().iter().map(|pod| SocketAddr::new(pod.addr().into(), pod.port())).collect();
-        let mut asked = any_connection(bed)?;
+        ensure!(!owned.is_empty(), "no node serves slots");
+        let known: Vec<SocketAddr> = cluster.nodes().into_iter().map(|(_, node)| node).collect();
+        let mut asked = cluster.any_connection()?;
         let started = Instant::now();
         let mut writer = Self { started, stop: Arc::default(), loops: Vec::new() };
         for (shard, one) in owned.iter().enumerate() {
@@ -94,7 +93,7 @@ impl Writer {
                     &tag,
                     one.primary,
                     known.clone(),
-                    bed.access().clone(),
+                    cluster.access().clone(),
                     patience,
                     tally.clone(),
                     writer.stop.clone(),
@@ -103,7 +102,7 @@ impl Writer {
                 writer.loops.push(Loop { shard, tag, tally, thread: Some(thread) });
             }
         }
-        bed.wait_for("the first acknowledgement of every writer", FIRST_ANSWER, || {
+        cluster.wait_for("the first acknowledgement of every writer", FIRST_ANSWER, || {
             let report = writer.report();
             let all = report.shards.iter().all(|shard| shard.acknowledged > 0);
             ensure!(all, "{report}");
@@ -168,8 +167,4 @@ pub(crate) fn tag_in(asked: &mut Connection, wanted: impl Fn(u16) -> bool) -> Re
             return Ok(tag);
         }
     }
-}
-
-fn any_connection(bed: &Testbed) -> Result<Connection> {
-    bed.pods().iter().find_map(|pod| bed.connection(pod.ordinal()).ok()).context("no pod answers")
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use redis::{Connection, cmd};
 
 use super::tally::{Counts, Tally};
-use crate::testbed::Testbed;
+use crate::cluster::Cluster;
 
 const VERIFY_DEADLINE: Duration = Duration::from_secs(60);
 const BATCH: usize = 1000;
@@ -97,16 +97,16 @@ impl ShardReport {
         self.errors.values().sum()
     }
 
-    fn verify(&self, bed: &Testbed, lost: &mut Lost) -> Result<()> {
+    fn verify(&self, cluster: &dyn Cluster, lost: &mut Lost) -> Result<()> {
         let numbers: Vec<u64> = self.keys.iter().cloned().flatten().collect();
         let mut owner = None;
         let before = lost.keys;
         for batch in numbers.chunks(BATCH) {
             let keys: Vec<String> = batch.iter().map(|number| format!("w:{{{}}}:{number}", self.tag)).collect();
-            let values = bed.wait_for("acknowledged keys to be read back", VERIFY_DEADLINE, || {
+            let values = cluster.wait_for("acknowledged keys to be read back", VERIFY_DEADLINE, || {
                 let mut connection = match owner.take() {
                     Some(connection) => connection,
-                    None => serving(bed, &keys[0])?,
+                    None => serving(cluster, &keys[0])?,
                 };
                 let values: Vec<Option<String>> = cmd("MGET").arg(&keys).query(&mut connection)?;
                 owner = Some(connection);
@@ -163,10 +163,10 @@ impl Report {
 
     /// Reads every acknowledged key back from whoever serves it now. Waits for a cluster that does not
     /// serve for a minute at most.
-    pub fn verify(&self, bed: &Testbed) -> Result<Lost> {
+    pub fn verify(&self, cluster: &dyn Cluster) -> Result<Lost> {
         let mut lost = Lost::default();
         for shard in &self.shards {
-            shard.verify(bed, &mut lost)?;
+            shard.verify(cluster, &mut lost)?;
         }
         Ok(lost)
     }
@@ -187,12 +187,12 @@ impl fmt::Display for Report {
     }
 }
 
-/// A connection to the pod that serves the key: the others answer MOVED.
-fn serving(bed: &Testbed, key: &str) -> Result<Connection> {
-    let serves = |pod: &crate::pod::Pod| {
-        let mut connection = bed.connection(pod.ordinal()).ok()?;
+/// A connection to the node that serves the key: the others answer MOVED.
+fn serving(cluster: &dyn Cluster, key: &str) -> Result<Connection> {
+    let serves = |(_, node): &(_, _)| {
+        let mut connection = cluster.access().connect(*node).ok()?;
         cmd("GET").arg(key).query::<Option<String>>(&mut connection).ok()?;
         Some(connection)
     };
-    bed.pods().iter().find_map(serves).with_context(|| format!("no pod serves {key}"))
+    cluster.nodes().iter().find_map(serves).with_context(|| format!("no node serves {key}"))
 }
