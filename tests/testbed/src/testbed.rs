@@ -135,7 +135,7 @@ impl Testbed {
         command
     }
 
-    /// [`wait_for`], whose error also holds the tail of every server's log.
+    /// [`wait_for`](crate::wait_for), whose error also holds the tail of every server's log.
     pub fn wait_for<T>(
         &self,
         what: &str,
