@@ -54,14 +54,16 @@ fn killed_at(pods: &mut Pods, turn: usize, point: usize) {
     let started = Instant::now();
     let mut changed = 0;
     // The pods see it one after the other, also while one of them is away.
-    let mut until = |pods: &mut Pods, time: Duration| {
-        while started.elapsed() < time {
-            if changed < number && started.elapsed() >= BETWEEN * u32::try_from(changed).unwrap() {
-                pods.change((changed + turn) % number, &new);
-                changed += 1;
-            }
-            thread::sleep(Duration::from_millis(5));
+    let mut until = |pods: &mut Pods, time: Duration| loop {
+        let now = started.elapsed();
+        while changed < number && now >= BETWEEN * u32::try_from(changed).unwrap() {
+            pods.change((changed + turn) % number, &new);
+            changed += 1;
         }
+        if now >= time {
+            break;
+        }
+        thread::sleep(Duration::from_millis(5));
     };
     until(pods, at);
     pods.bed.pod(victim).kill().unwrap();
