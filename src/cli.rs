@@ -12,13 +12,12 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{duration, weight};
-use crate::topology::identity::SiteName;
 use crate::topology::node::NodeId;
 use crate::topology::version::Version;
 
 pub use shared::{CredentialArgs, ExpectArgs, FindArgs, LogArgs, LoginArgs, ReachArgs, ShapeArgs, TlsArgs};
 pub use values::{AclRole, LogFormat, Mode, OnPrimaryLost, Output, ProbeKind, SaveMode};
-use values::{node_id, site_name, version};
+use values::{MaybeSite, node_id, site_name, version};
 
 /// Forms and keeps a Valkey Cluster from inside its pods: no operator, no RBAC, no shell scripts.
 #[derive(Debug, Parser)]
@@ -142,11 +141,22 @@ pub struct RunArgs {
     #[command(flatten)]
     pub shape: ShapeArgs,
     /// The zone that this pod runs in: replicas are kept away from the zone of their primary where there is a choice.
-    #[arg(long, env = "VALKEEPER_ZONE", value_name = "NAME", value_parser = site_name)]
-    pub zone: Option<SiteName>,
+    /// The server announces it as its availability zone. An empty name is none.
+    #[arg(
+        long, env = "VALKEEPER_ZONE", value_name = "NAME", value_parser = site_name, default_value = "",
+        hide_default_value = true
+    )]
+    pub zone: MaybeSite,
     /// The machine, the Kubernetes node, that this pod runs on: replicas are kept away from their primary's.
-    #[arg(long, env = "VALKEEPER_HOST", value_name = "NAME", value_parser = site_name)]
-    pub host: Option<SiteName>,
+    #[arg(
+        long, env = "VALKEEPER_HOST", value_name = "NAME", value_parser = site_name, default_value = "",
+        hide_default_value = true
+    )]
+    pub host: MaybeSite,
+    /// Form the cluster where none stands, as `bootstrap` does: no Job is needed then. Of a StatefulSet's pods, the one
+    /// whose name ends in -0 does it.
+    #[arg(long, env = "VALKEEPER_BOOTSTRAP", requires = "service")]
+    pub bootstrap: bool,
     /// Move slots of this node to primaries that own too few, whenever the cluster stands: new shards fill by themselves.
     /// Weights given to `rebalance` do not last then.
     #[arg(long, env = "VALKEEPER_AUTO_REBALANCE", requires = "service")]

@@ -5,6 +5,8 @@
 mod addresses;
 #[path = "keep/disks.rs"]
 mod disks;
+#[path = "keep/forming.rs"]
+mod forming;
 #[path = "keep/partition.rs"]
 mod partition;
 #[path = "keep/telling.rs"]

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use valkeeper::topology::parse::{self, ClusterInfo, Replication};
+use valkeeper::topology::parse::{self, ClusterInfo, ReplicaLink, Replication};
 use valkeeper::topology::rebalance::{
     BIG, Counts, Evacuation, Goal, Ground, Key, Mend, Refused, Share, Window, batches, doubts, fill, mend, spread,
 };
@@ -27,6 +27,9 @@ fn range(first: u16, last: u16) -> SlotSet {
     [SlotRange::new(slot(first), slot(last)).unwrap()].iter().collect()
 }
 
+/// Of a replica that has never had a copy.
+const DOWN: ReplicaLink = ReplicaLink { up: false, syncing: false, last_heard: None, down_for: None };
+
 /// One node of a cluster: of whom it is a replica, what it owns, and its open slots as the server writes them.
 #[derive(Clone)]
 struct Node {
@@ -34,10 +37,12 @@ struct Node {
     slots: &'static str,
     open: String,
     version: Version,
+    /// Whether it is a replica without a link to its primary.
+    unlinked: bool,
 }
 
 fn primary(slots: &'static str) -> Node {
-    Node { replica_of: None, slots, open: String::new(), version: Version::new(8, 1, 0) }
+    Node { replica_of: None, slots, open: String::new(), version: Version::new(8, 1, 0), unlinked: false }
 }
 
 fn replica(of: usize) -> Node {
@@ -72,7 +77,7 @@ fn observe(nodes: &[Node]) -> Observation {
                 cluster: ClusterInfo { ok: true, slots_assigned: 16_384, current_epoch: 9 },
                 keys: 100,
                 used_memory: 1_000_000,
-                replication: Replication::default(),
+                replication: Replication { link: node.unlinked.then_some(DOWN), ..Replication::default() },
                 settings: Settings::DEFAULT,
             })),
         }
@@ -255,6 +260,21 @@ fn weights_are_for_primaries_and_newer_data_goes_to_no_older_server() {
     assert_eq!(moves(&nodes, &[("valkey-0", 0), ("valkey-1", 0), ("valkey-3", 0)]), Err(Refused::Everybody));
     nodes[0].version = Version::new(9, 1, 0);
     assert!(matches!(moves(&nodes, &[]), Err(Refused::OlderTarget { .. })));
+}
+
+#[test]
+fn slots_go_to_no_primary_whose_replica_has_no_copy() {
+    let mut nodes = vec![primary("0-16383"), primary(""), replica(0), replica(1)];
+    let moves = |nodes: &[Node]| {
+        let observation = observe(nodes);
+        let membership = Membership::of(&observation, &ours());
+        Goal::Even(BTreeMap::new()).moves(&Ground::survey(&membership).unwrap(), &membership)
+    };
+    assert!(moves(&nodes).is_ok());
+    nodes[2].unlinked = true;
+    assert!(moves(&nodes).is_ok(), "who gives slots away needs none");
+    nodes[3].unlinked = true;
+    assert!(matches!(moves(&nodes), Err(Refused::Uncopied { .. })));
 }
 
 #[test]

@@ -104,6 +104,13 @@ pub(super) fn version(text: &str) -> Result<Version, String> {
     known.ok_or_else(|| "write 8.1 or 9.1; 7.2 is the oldest".to_owned())
 }
 
-pub(super) fn site_name(text: &str) -> Result<SiteName, String> {
-    SiteName::new(text).ok_or_else(|| "only letters, digits, dots, dashes and underscores".to_owned())
+/// A variable that is filled from a label of the pod is there and empty where the label is not.
+pub(super) type MaybeSite = Option<SiteName>;
+
+pub(super) fn site_name(text: &str) -> Result<MaybeSite, String> {
+    match (text, SiteName::new(text)) {
+        ("", _) => Ok(None),
+        (_, Some(name)) => Ok(Some(name)),
+        (_, None) => Err("only letters, digits, dots, dashes and underscores".to_owned()),
+    }
 }

@@ -95,6 +95,12 @@ impl PodName {
     }
 }
 
+impl fmt::Display for SiteName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl SiteName {
     /// A name: letters, digits, dots, dashes and underscores.
     pub fn new(name: &str) -> Option<Self> {

@@ -17,6 +17,9 @@ impl Version {
     /// The oldest release that can carry our mark: `cluster-announce-human-nodename` came with 7.2.
     pub const OLDEST: Self = Self::new(7, 2, 0);
 
+    /// The first release that knows `availability-zone`.
+    pub const AVAILABILITY_ZONE: Self = Self::new(8, 0, 0);
+
     /// The first release that migrates slots atomically, and that hands over by itself when told to on SIGTERM.
     pub const ATOMIC_MIGRATION: Self = Self::new(9, 0, 0);
 

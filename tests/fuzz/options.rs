@@ -73,6 +73,7 @@ fn environment() {
         "VALKEEPER_LISTEN=127.0.0.1:0",
         "VALKEEPER_AOF_FROM_RDB=true",
         "VALKEEPER_ZONE=eu-1a",
+        "VALKEEPER_BOOTSTRAP=true",
         "VALKEEPER_LOG_FORMAT=json",
         "VALKEEPER_LOG_LEVEL=trace",
         "VALKEEPER_USERNAME=app",

@@ -1,7 +1,9 @@
 //! Pods that come back without their disks: new nodes, for which a place is found, and old ones, which are forgotten.
 
+use std::fs;
 use std::time::Duration;
 
+use testbed::redis::cmd;
 use testbed::{Testbed, Valkey};
 
 use crate::tools::{cluster, ids, keys, pods, wait_whole};
@@ -63,5 +65,30 @@ fn twenty_lost_disks_in_a_row_leave_a_whole_cluster_and_nobody_behind() {
         for round in 0..20 {
             assert_replaced(&bed, &format!("disk {} of 20", round + 1), &[round % 6], before);
         }
+    });
+}
+
+/// As the guide to production says: an RDB and a nodes.conf of each primary, nothing of replicas, and other addresses.
+#[test]
+fn a_backup_of_the_primaries_is_restored() {
+    Valkey::each(Valkey::all(), |valkey| {
+        let (bed, before) = cluster(builder(valkey));
+        let primaries = bed.primaries().unwrap();
+        primaries.iter().for_each(|primary| cmd("SAVE").exec(&mut bed.connection(*primary).unwrap()).unwrap());
+        bed.pods().iter().for_each(|pod| assert!(!pod.kill().unwrap().success()));
+        for pod in bed.pods() {
+            let backup =
+                ["dump.rdb", "nodes.conf"].map(|name| (name, fs::read(pod.dir().join(name)).unwrap_or_default()));
+            pod.lose_disk().unwrap();
+            if primaries.contains(&pod.ordinal()) {
+                fs::create_dir_all(pod.dir()).unwrap();
+                backup.iter().for_each(|(name, text)| fs::write(pod.dir().join(name), text).unwrap());
+            }
+            pod.move_to(bed.spare_addr());
+        }
+        bed.pods().iter().try_for_each(testbed::Pod::spawn).unwrap();
+        wait_whole(&bed);
+        assert_eq!(keys(&bed), before);
+        assert_eq!(bed.primaries().unwrap(), primaries);
     });
 }

@@ -19,6 +19,19 @@ fn the_server_announces_what_we_know_of_its_pod() {
         assert_eq!(is("cluster-announce-human-nodename"), format!("{service}/valkey-0"));
         let net = if valkey.version.starts_with("8.") { "default" } else { "failover" };
         assert_eq!(is("shutdown-on-sigterm"), net);
+        assert_eq!(is("availability-zone"), "");
+    });
+}
+
+#[test]
+fn the_server_is_told_its_zone_and_a_label_that_is_not_there_is_none() {
+    each(Valkey::all(), |valkey| {
+        for zone in ["eu-1a", ""] {
+            let bed = supervised(&valkey, &[]).start_servers(false).build().unwrap();
+            bed.pod(0).set_run_env("VALKEEPER_ZONE", Some(zone));
+            bed.pod(0).start().unwrap();
+            assert_eq!(setting(&bed, 0, "availability-zone"), zone);
+        }
     });
 }
 

@@ -55,6 +55,11 @@ impl Input<'_> {
             Some(tls) => known.extend(with_tls(tls, self.port)),
         }
         known.extend(self.dir.map(|dir| ("dir", dir.display().to_string())));
+        if let Some(zone) = &self.site.zone
+            && self.version.is_some_and(|version| version >= Version::AVAILABILITY_ZONE)
+        {
+            known.push(("availability-zone", zone.to_string()));
+        }
         if self.in_cluster {
             known.extend(self.ip.map(|ip| ("cluster-announce-ip", ip.to_string())));
             if let (Some(reach), Some(pod)) = (self.reach, self.name) {

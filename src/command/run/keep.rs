@@ -1,5 +1,6 @@
 //! Keeps the cluster in its wanted shape for as long as the server runs. Every pod looks at all nodes, decides as all
-//! others do, and does what concerns its own node: there is no leader, and nobody needs power over another.
+//! others do, and does what concerns its own node: there is no leader, and nobody needs power over another. Only where no
+//! cluster stands, the first pod may be told to form one.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -11,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::metrics::Tally;
 use super::watch::LastReport;
+use crate::command::bootstrap;
 use crate::command::rounds::{Pace, Round, Rounds, Tempo};
 use crate::observer::Observer;
 use crate::topology::decision::{Action, Decision, Stage};
@@ -25,6 +27,8 @@ use crate::topology::server::{ClusterView, ServerReport};
 const ROUND: Duration = Duration::from_secs(10);
 /// How long something has to be waited for before it is worth a line in the log.
 const LONG: Duration = Duration::from_secs(10);
+/// How long it takes to form a cluster at most, before we look anew at what is there.
+const FORMING: Duration = Duration::from_secs(60);
 /// About the same thing there is one line in so long.
 const SELDOM: Duration = Duration::from_secs(60);
 
@@ -44,6 +48,8 @@ pub(super) struct Keeper<'p> {
     pace: Pace,
     /// How long to wait while the cluster is as it is to be.
     quiet: Duration,
+    /// Whether it is for us to form the cluster where none stands.
+    forms: bool,
     before: Option<Decision>,
     /// Whether our server saw something new while we waited.
     woken: bool,
@@ -81,10 +87,16 @@ impl<'p> Keeper<'p> {
             tally,
             pace: Pace::new(tempo),
             quiet: (Duration::from_secs(15) + apart).saturating_mul(factor),
+            forms: false,
             before: None,
             woken: false,
             said: None,
         }
+    }
+
+    /// Whether it is for this one to form the cluster.
+    pub(super) fn forming(self, forms: bool) -> Self {
+        Self { forms, ..self }
     }
 
     /// Goes on until it is dropped.
@@ -93,13 +105,16 @@ impl<'p> Keeper<'p> {
             let seen = self.own_view().await;
             let round = self.rounds.look(&mut self.observer, Instant::now() + ROUND).await;
             let stands = stands(&round.observation, self.desired);
-            let progress = match stands {
+            let progress = match stands || self.forms {
                 true => Reconciliation::of(&round.decision, round.refusal().is_some()),
                 false => Reconciliation::unformed(),
             };
             self.tell(&progress, round.stood);
             self.count(&progress);
             self.progress.send_replace(Some(progress));
+            if !stands && self.forms && self.form().await {
+                continue;
+            }
             let acted = match round.stage() {
                 Some(stage) if stands => self.act(stage, seen.view.myself().id).await,
                 _ => false,
@@ -124,6 +139,25 @@ impl<'p> Keeper<'p> {
                 pending::<()>().await;
             }
         }
+    }
+
+    /// Forms the cluster as `bootstrap` does, on whatever node it takes; says whether it stands then. Ends early when our
+    /// node is to be left as it is.
+    async fn form(&mut self) -> bool {
+        let mut last = self.last.clone();
+        let leaving = async {
+            if last.wait_for(|report| report.as_ref().is_some_and(|report| report.leaving)).await.is_err() {
+                pending::<()>().await;
+            }
+        };
+        match bootstrap::form(&mut self.observer, self.desired, Policy::FORM, FORMING, leaving).await {
+            Ok(formed) => tracing::info!("the cluster stands after {:.2} s", formed.took.as_secs_f64()),
+            Err(failure) => {
+                self.rounds.warn_once(format!("no cluster stands yet: {failure}"));
+                return false;
+            }
+        }
+        true
     }
 
     /// Does our own part: on the node at our address, and only while it is the one that our server says it is. Says

@@ -36,6 +36,8 @@ pub(super) struct Settings {
     /// What the pods are to be; none where there is no cluster, or none that could be found.
     pub(super) desired: Option<DesiredTopology>,
     pub(super) takes_over: bool,
+    /// Whether this pod forms the cluster where none stands.
+    pub(super) forms: bool,
     /// Whether slots of this node are moved so that all primaries own as many.
     pub(super) auto_rebalance: bool,
     pub(super) handover_timeout: Duration,
@@ -65,6 +67,7 @@ impl Settings {
             Some(cluster) => Some(DesiredTopology { cluster, shape: config::shape(&args.shape)? }),
             None => None,
         };
+        let name = args.own.pod_name.as_deref().map(pod_name).transpose()?;
         let save = match args.end.save.into() {
             SavePolicy::Auto if args.aof_partial_resync => SavePolicy::Always,
             other => other,
@@ -73,7 +76,8 @@ impl Settings {
             command: args.server.clone(),
             config,
             address: config::own_address(args.own.pod_ip, port),
-            name: args.own.pod_name.as_deref().map(pod_name).transpose()?,
+            forms: args.bootstrap && name.as_ref().and_then(PodName::ordinal) == Some(0),
+            name,
             ip: args.own.pod_ip,
             site: Site { zone: args.zone.clone(), host: args.host.clone() },
             credentials,

@@ -181,6 +181,8 @@ pub(super) async fn hand_over_from_dead(last: Option<ServerReport>, credentials:
     const VOTERS_WITHIN: Duration = Duration::from_secs(1);
     /// A replica that lacks processors for a moment is not gone.
     const SILENT_FOR: Duration = Duration::from_secs(2);
+    /// Whoever was told has a file to sync before it answers again; so long the server lets an attempt last.
+    const TOLD_FOR: Duration = Duration::from_secs(5);
     let Some(last) = last.filter(ServerReport::owns_slots) else {
         return;
     };
@@ -205,11 +207,17 @@ pub(super) async fn hand_over_from_dead(last: Option<ServerReport>, credentials:
             peers.iter().filter(|peer| peer.id == *heir).find_map(|peer| Some((peer, peer.answer.as_ref().ok()?)))
         }) else {
             let may_answer = |peer: &Peer| matches!(peer.answer, Err(Silence::Unreachable(_) | Silence::NotReady(_)));
-            if peers.iter().any(may_answer) && asked_at.unwrap_or(started).elapsed() < SILENT_FOR {
+            let (since, patience) = asked_at.map_or((started, SILENT_FOR), |at| (at, TOLD_FOR));
+            if peers.iter().any(may_answer) && since.elapsed() < patience {
                 sleep(OFTEN).await;
                 continue;
             }
-            tracing::warn!("the server has ended and no replica holds a fresh copy: nobody is asked to take over");
+            match attempts {
+                0 => tracing::warn!(
+                    "the server has ended and no replica holds a fresh copy: nobody is asked to take over"
+                ),
+                _ => tracing::warn!("the server has ended, and nobody who could take over gives an answer any more"),
+            }
             return;
         };
         let is_due = asked_at.is_none_or(|at| at.elapsed() >= attempt(attempts));

@@ -6,6 +6,7 @@ use std::num::NonZeroU16;
 use super::ground::is_called;
 use super::{Evacuation, Ground, Move, Refused, Share, spread};
 use crate::topology::membership::Membership;
+use crate::topology::node::Role;
 use crate::topology::version::Version;
 
 /// Where the slots are to lie in the end.
@@ -30,6 +31,7 @@ impl Goal {
             Self::Evacuate { pods, shards } => Evacuation::of(ground, membership, pods, *shards)?.moves,
         };
         moves.iter().try_for_each(|one| readable(ground, one))?;
+        copied(ground, membership, &moves)?;
         Ok(moves)
     }
 }
@@ -50,6 +52,22 @@ fn even(ground: &Ground, membership: &Membership<'_>, weights: &BTreeMap<String,
         Share { id: primary.id, slots: primary.slots.clone(), weight }
     });
     spread(&shares.collect::<Vec<_>>()).ok_or(Refused::Everybody)
+}
+
+/// What a primary is given its replicas must get, too: no slot goes to one that has a replica without its data.
+fn copied(ground: &Ground, membership: &Membership<'_>, moves: &[Move]) -> Result<(), Refused> {
+    for replica in &membership.members {
+        let report = replica.report;
+        let Role::Replica(Some(of)) = report.myself().role else { continue };
+        let lacks_copy = report.replication.link.as_ref().is_some_and(|link| !link.up);
+        if lacks_copy
+            && moves.iter().any(|one| one.to == of)
+            && let Some(primary) = ground.get(of)
+        {
+            return Err(Refused::Uncopied { primary: primary.label.clone(), replica: replica.label() });
+        }
+    }
+    Ok(())
 }
 
 /// A dump of a newer major version is not read by an older one (`verifyDumpPayload` in `cluster.c`).

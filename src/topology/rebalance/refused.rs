@@ -52,6 +52,13 @@ pub enum Refused {
         /// To where, and what runs there.
         to: Box<(Label, Version)>,
     },
+    /// Keys would go to a primary whose replica has no copy of what it has.
+    Uncopied {
+        /// Whose.
+        primary: Label,
+        /// Which.
+        replica: Label,
+    },
     /// A slot is half on a node that is not here.
     Stranded {
         /// Which.
@@ -82,7 +89,7 @@ impl Refused {
             }
             Self::OlderTarget { .. } => Duration::ZERO,
             // It may receive a whole copy, and load it.
-            Self::Silent(..) => Duration::from_secs(120),
+            Self::Silent(..) | Self::Uncopied { .. } => Duration::from_secs(120),
             _ => Duration::from_secs(15),
         }
     }
@@ -117,6 +124,7 @@ impl Refused {
             Self::Everybody => "leave at least one member with a place for slots".to_owned(),
             Self::TooFewShards { left, .. } => format!("say `--shards {left}`, or let more pods stay"),
             Self::OlderTarget { to, .. } => format!("upgrade {} first, or give it --weight 0", to.0),
+            Self::Uncopied { replica, .. } => format!("see in the log of {replica} why it gets no copy"),
             Self::Stranded { slot, owner, gone } => format!(
                 "bring the node {gone} back: it holds keys of the slot; only if it is gone for good, and those keys with \
                  it, `valkey-cli -h {} -p {} CLUSTER SETSLOT {slot} STABLE`",
@@ -167,6 +175,9 @@ impl fmt::Display for Refused {
                 "{} runs {} and {} only {}, which does not read what the other writes",
                 from.0, from.1, to.0, to.1
             ),
+            Self::Uncopied { primary, replica } => {
+                write!(f, "{replica} has no copy yet of {primary}, which is to be given slots")
+            }
             Self::Stranded { slot, owner, gone } => {
                 write!(f, "the slot {slot} of {owner} is half moved to the node {gone}, which is not here")
             }

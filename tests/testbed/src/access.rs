@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use redis::{Client, Connection, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
 
-use crate::tls::{ClientTls, Wire};
+use crate::tls::{ClientTls, Issued, Wire};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,8 +26,14 @@ impl Access {
         Self { username: Some(username), password: Some(password), tls: None }
     }
 
-    pub(crate) fn with_password(password: Option<String>) -> Self {
+    /// The default user with this password.
+    pub fn with_password(password: Option<String>) -> Self {
         Self { username: None, password, tls: None }
+    }
+
+    /// The same with TLS, and with this certificate of that authority.
+    pub fn over_tls(self, authority: &str, issued: &Issued) -> Result<Self> {
+        Ok(Self { tls: Some(Arc::new(ClientTls::new(authority, Some(issued))?)), ..self })
     }
 
     /// A connection to a server, authenticated where a password is configured. Connecting takes 2 s at most and

@@ -134,7 +134,8 @@ impl Pod {
             }
         };
         let keeper =
-            Keeper::new(desired, observer, self.settings.address, ordinal, &self.last, &self.progress, &self.tally);
+            Keeper::new(desired, observer, self.settings.address, ordinal, &self.last, &self.progress, &self.tally)
+                .forming(self.settings.forms);
         let keep = async {
             let held_back = Reconciliation::paused("a replica holds better data, and has to take over first");
             self.progress.send_replace(Some(held_back));

@@ -29,6 +29,7 @@ impl Sim {
             && target.server.owner(piece) == Some(giver)
             && source.server.get(taker).is_some()
             && target.server.epoch_of(giver) == source.server.config_epoch
+            && self.has_whole_copies(taker)
             && self.are_reached(from, &[giver, taker]);
         if !is_possible {
             return false;
@@ -45,8 +46,7 @@ impl Sim {
             let shard = server.follows.unwrap_or(server.id);
             if is_up && (shard == giver || shard == taker) {
                 server.give(piece, Some(taker));
-                // As with writes, what a disk takes before it is copied is not ours to judge.
-                if shard == taker && server.synced.is_some() {
+                if shard == taker {
                     server.keys[piece] = keys;
                 }
                 if shard == giver && server.slots_of(giver) == 0 {
@@ -58,6 +58,12 @@ impl Sim {
         self.update_state(to);
         self.broadcast(to, Content::News);
         true
+    }
+
+    /// Whether every replica of this primary that is up has what it has: `rebalance` gives slots to no other.
+    fn has_whole_copies(&self, primary: Id) -> bool {
+        let mut copies = self.hosts.iter().filter(|host| host.is_up && host.server.follows == Some(primary));
+        copies.all(|host| host.server.synced.is_some())
     }
 
     /// Whether all copies of these primaries that are up are on one side: SETSLOT waits for the replicas, and else fails.

@@ -336,7 +336,11 @@ impl Keeping {
     /// The pods that are too many go, where they own nothing any more.
     fn leave(&mut self) {
         let leaving = self.setting.pods[self.setting.wanted().len()..].to_vec();
-        let is_busy = |pod: &usize| self.sim.hosts[*pod].server.own_slots() != 0;
+        // As `evacuate` says: they own no slots, and are nobody's primary.
+        let is_busy = |pod: &usize| {
+            let server = &self.sim.hosts[*pod].server;
+            server.own_slots() != 0 || ours(&self.sim).any(|at| self.sim.hosts[at].server.follows == Some(server.id))
+        };
         if !self.faults.reshaped || leaving.iter().any(is_busy) || self.has_orphans() {
             return;
         }
