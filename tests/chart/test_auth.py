@@ -1,0 +1,87 @@
+"""Passwords, and what is looked up in the cluster."""
+
+import base64
+import tempfile
+import unittest
+
+import yaml
+
+from chart import CASES, CHART, HELMS, case, containers, helm, of_kind, only, pods, render, template
+from fake_api import FakeApi
+
+SECRET = "/api/v1/namespaces/cache/secrets/prod-valkey-cluster"
+STATEFUL_SET = "/apis/apps/v1/namespaces/cache/statefulsets/prod-valkey-cluster"
+
+
+def as_in_the_cluster(objects, values, program):
+    """What the values give where these objects are there already, as Helm leaves them."""
+    for each in objects.values():
+        owner = {"meta.helm.sh/release-name": "prod", "meta.helm.sh/release-namespace": "cache"}
+        each["metadata"]["annotations"] = {**each["metadata"].get("annotations", {}), **owner}
+    with FakeApi(objects) as api, tempfile.TemporaryDirectory() as folder:
+        args = ["--dry-run=server", "--disable-openapi-validation", "--kubeconfig", str(api.kubeconfig(folder))]
+        return render(values, *args, helm=program)
+
+
+class Auth(unittest.TestCase):
+    """Where the password comes from, and where it never is."""
+
+    def test_a_password_wants_one_source(self):
+        for auth, words in [
+            ({}, "auth.enabled needs a password"),
+            ({"password": "a", "existingSecret": "b"}, "exclude each other"),
+            ({"password": "a", "autoGenerate": True}, "exclude each other"),
+        ]:
+            for program in HELMS:
+                code, _, complaint = template({"auth": {"enabled": True, **auth}}, helm=program)
+                self.assertNotEqual(code, 0)
+                self.assertIn(words, complaint)
+
+    def test_without_auth_there_is_no_secret(self):
+        self.assertEqual(of_kind(case("defaults"), "Secret"), [])
+        self.assertEqual(of_kind(case("existing-secret"), "Secret"), [])
+
+    def test_a_password_is_nowhere_but_in_the_secret(self):
+        word = CASES["password"]["auth"]["password"]
+        objects = case("password")
+        self.assertEqual(base64.b64decode(only(objects, "Secret")["data"]["password"]).decode(), word)
+        rest = yaml.safe_dump([each for each in objects if each["kind"] != "Secret"])
+        self.assertNotIn(word, rest)
+        self.assertNotIn(base64.b64encode(word.encode()).decode(), rest)
+
+    def test_no_container_gets_it_as_a_variable_or_an_argument(self):
+        for name in CASES:
+            for _, spec in pods(case(name)):
+                for each in containers(spec):
+                    for variable in each.get("env", []):
+                        self.assertNotIn("secretKeyRef", variable.get("valueFrom", {}), name)
+                        self.assertNotIn(variable["name"], ("VALKEY_PASSWORD", "VALKEYCLI_AUTH"))
+
+    def test_the_key_of_an_existing_secret(self):
+        spec = only(case("existing-secret"), "StatefulSet")["spec"]["template"]["spec"]
+        volume = next(each for each in spec["volumes"] if each["name"] == "password")
+        self.assertEqual(volume["secret"]["secretName"], "mine")
+        self.assertEqual(volume["secret"]["items"], [{"key": "valkey.password", "path": "password"}])
+
+    def test_a_password_is_made_once(self):
+        values = {"auth": {"enabled": True, "autoGenerate": True}}
+        for program in HELMS:
+            made = [only(as_in_the_cluster({}, values, program), "Secret") for _ in range(2)]
+            passwords = [base64.b64decode(each["data"]["password"]).decode() for each in made]
+            for each, password in zip(made, passwords):
+                self.assertRegex(password, "^[A-Za-z0-9]{32}$")
+                annotations = each["metadata"]["annotations"]
+                self.assertEqual(annotations["helm.sh/resource-policy"], "keep")
+                self.assertEqual(annotations["valkey-cluster/auto-generated"], "true")
+            self.assertNotEqual(*passwords)
+            kept = only(as_in_the_cluster({SECRET: made[0]}, values, program), "Secret")
+            self.assertEqual(kept["data"], made[0]["data"])
+
+    def test_a_smaller_cluster_is_noticed_by_what_is_there(self):
+        there = only(render({"shards": 5}), "StatefulSet")
+        for program in HELMS:
+            job = only(as_in_the_cluster({STATEFUL_SET: there}, {"shards": 3}, program), "Job", "scale-in")
+            args = job["spec"]["template"]["spec"]["containers"][0]["args"]
+            self.assertEqual(args[-4:], [f"prod-valkey-cluster-{ordinal}" for ordinal in range(6, 10)])
+            for same_or_more in ({"shards": 5}, {"shards": 6}):
+                self.assertEqual(of_kind(as_in_the_cluster({STATEFUL_SET: there}, same_or_more, program), "Job"), [])

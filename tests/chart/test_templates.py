@@ -1,0 +1,234 @@
+"""What the templates give, for every set of values in cases.yaml."""
+
+import tempfile
+import unittest
+
+import kubernetes_validate
+
+from chart import CASES, CHART, HELMS, case, containers, environment, helm, of_kind, only, pods, render, selects, server
+from fake_api import FakeApi
+
+VERSIONS = ["1.25.0", "1.29.0", "1.33.0", kubernetes_validate.latest_version()]
+
+
+class EveryCase(unittest.TestCase):
+    """Rules without an exception."""
+
+    def for_each(self, check):
+        for name in CASES:
+            with self.subTest(name):
+                check(name, case(name))
+
+    def test_there_are_many(self):
+        self.assertGreaterEqual(len(CASES), 25)
+
+    def test_lint_has_nothing_to_say(self):
+        for program in HELMS:
+            code, said, complaint = helm("lint", "--strict", str(CHART), helm=program)
+            self.assertEqual(code, 0, said + complaint)
+
+    def test_helm_3_and_4_give_the_same(self):
+        for name in CASES:
+            with self.subTest(name):
+                if "autoGenerate" in str(CASES[name]) or name == "overrides-standalone":
+                    continue
+                def key(each):
+                    return (each["kind"], each["metadata"]["name"])
+                three, four = (sorted(render(CASES[name], helm=program), key=key) for program in HELMS)
+                self.assertEqual(three, four)
+
+    def test_kubernetes_would_take_every_object(self):
+        def check(name, objects):
+            for each in objects:
+                if each["kind"] == "ServiceMonitor":
+                    continue
+                for version in VERSIONS:
+                    if name == "image-volume" and version < "1.33":
+                        continue
+                    kubernetes_validate.validate(each, version, strict=True)
+        self.for_each(check)
+
+    def test_objects_have_names_of_their_own_and_our_labels(self):
+        def check(_, objects):
+            names = [(each["kind"], each["metadata"]["name"]) for each in objects]
+            self.assertEqual(len(names), len(set(names)))
+            for each in objects:
+                self.assertEqual(each["metadata"]["namespace"], "cache")
+                self.assertLessEqual(len(each["metadata"]["name"]), 52)
+                self.assertEqual(each["metadata"]["labels"]["app.kubernetes.io/instance"], "prod")
+        self.for_each(check)
+
+    def test_selectors_find_the_servers_and_nobody_else(self):
+        def check(_, objects):
+            found = list(pods(objects))
+            selectors = [only(objects, "StatefulSet")["spec"]["selector"]["matchLabels"]]
+            selectors += [each["spec"]["selector"] for each in of_kind(objects, "Service")]
+            selectors += [each["spec"]["selector"]["matchLabels"] for each in of_kind(objects, "PodDisruptionBudget")]
+            for selector in selectors:
+                chosen = [spec["containers"][0]["name"] for labels, spec in found if selects(selector, labels)]
+                self.assertEqual(chosen, ["valkey"])
+        self.for_each(check)
+
+    def test_the_port_has_the_name_that_discovery_asks_for(self):
+        def check(_, objects):
+            headless = only(objects, "Service", "headless")
+            port = next(each for each in headless["spec"]["ports"] if each["name"] == "valkey")
+            self.assertEqual(port.get("protocol", "TCP"), "TCP")
+            own = environment(server(objects))["VALKEEPER_PORT"]
+            self.assertEqual(str(port["port"]), own)
+            client = only(objects, "Service", "client")["spec"]["ports"]
+            self.assertEqual([str(each["port"]) for each in client], [own])
+            self.assertEqual(only(objects, "StatefulSet")["spec"]["serviceName"], headless["metadata"]["name"])
+            self.assertTrue(headless["spec"]["publishNotReadyAddresses"])
+            service = environment(server(objects)).get("VALKEEPER_SERVICE")
+            self.assertIn(service, [None, f"{headless['metadata']['name']}.cache.svc.cluster.local."])
+            known = {each["name"]: each["containerPort"] for each in server(objects)["ports"]}
+            for each in headless["spec"]["ports"]:
+                self.assertEqual(known[each["targetPort"]], each["port"])
+        self.for_each(check)
+
+    def test_pods_are_restricted(self):
+        def check(name, objects):
+            for _, spec in pods(objects):
+                context = spec["securityContext"]
+                self.assertIs(context["runAsNonRoot"], True)
+                self.assertEqual(context["seccompProfile"]["type"], "RuntimeDefault")
+                self.assertEqual("runAsUser" in context, name != "openshift")
+                self.assertIs(spec["automountServiceAccountToken"], False)
+                self.assertFalse({"hostNetwork", "hostPID", "hostIPC"} & set(spec))
+                for volume in spec.get("volumes", []):
+                    self.assertFalse({"hostPath"} & set(volume))
+                for each in containers(spec):
+                    own = each["securityContext"]
+                    self.assertIs(own["allowPrivilegeEscalation"], False)
+                    self.assertEqual(own["capabilities"], {"drop": ["ALL"]})
+                    self.assertNotIn("privileged", own)
+                    self.assertFalse(any("hostPort" in port for port in each.get("ports", [])))
+                    if each["name"] not in ("before", "beside"):
+                        self.assertIs(own["readOnlyRootFilesystem"], True)
+        self.for_each(check)
+
+    def test_what_is_mounted_is_there(self):
+        def check(_, objects):
+            claims = only(objects, "StatefulSet")["spec"].get("volumeClaimTemplates", [])
+            claimed = {each["metadata"]["name"] for each in claims}
+            made = {each["metadata"]["name"] for each in of_kind(objects, "ConfigMap") + of_kind(objects, "Secret")}
+            for labels, spec in pods(objects):
+                of_server = labels["app.kubernetes.io/component"] == "server"
+                known = {each["name"] for each in spec.get("volumes", [])} | (claimed if of_server else set())
+                for each in containers(spec):
+                    mounted = {mount["name"] for mount in each.get("volumeMounts", [])}
+                    self.assertLessEqual(mounted, known)
+                for volume in spec.get("volumes", []):
+                    source = volume.get("secret", {}).get("secretName") or volume.get("configMap", {}).get("name")
+                    self.assertTrue(source is None or source in made | {"mine", "certs", "valkey-auth", "valkey-tls"}, source)
+        self.for_each(check)
+
+    def test_the_grace_period_has_one_source(self):
+        def check(_, objects):
+            spec = only(objects, "StatefulSet")["spec"]["template"]["spec"]
+            grace = spec["terminationGracePeriodSeconds"]
+            self.assertEqual(environment(server(objects))["VALKEEPER_GRACE_PERIOD"], f"{grace}s")
+            hook = server(objects).get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
+            self.assertIn(hook[1:], [[], ["drain", "--grace-period", f"{grace - 5}s"]])
+        self.for_each(check)
+
+
+class Parts(unittest.TestCase):
+    """What single values do."""
+
+    def test_the_shape_is_that_of_the_values(self):
+        for name, pods_wanted in [("defaults", 6), ("one-shard", 3), ("many-shards", 36), ("no-replicas", 3), ("standalone", 1)]:
+            self.assertEqual(only(case(name), "StatefulSet")["spec"]["replicas"], pods_wanted, name)
+
+    def test_the_job_is_no_hook_and_changes_its_name_with_what_it_does(self):
+        job = only(case("init-job"), "Job", "init")
+        self.assertNotIn("annotations", job["metadata"])
+        other = only(render({"clusterInit": {"mode": "job", "timeout": "20m"}, "shards": 4}), "Job", "init")
+        self.assertNotEqual(job["metadata"]["name"], other["metadata"]["name"])
+        self.assertNotIn("VALKEEPER_BOOTSTRAP", environment(server(case("init-job"))))
+        self.assertEqual(environment(server(case("defaults")))["VALKEEPER_BOOTSTRAP"], "true")
+        self.assertEqual(of_kind(case("defaults"), "Job"), [])
+
+    def test_pods_are_emptied_before_they_are_taken_away(self):
+        job = only(case("scale-in"), "Job", "scale-in")
+        self.assertEqual(job["metadata"]["annotations"]["helm.sh/hook"], "pre-upgrade")
+        args = job["spec"]["template"]["spec"]["containers"][0]["args"]
+        name = "prod-valkey-cluster"
+        self.assertEqual(args, ["evacuate", "--shards", "3", "--timeout", "2h", f"{name}-6", f"{name}-7"])
+        args = only(case("scale-in-replicas"), "Job", "scale-in")["spec"]["template"]["spec"]["containers"][0]["args"]
+        self.assertEqual(args[-3:], [f"{name}-6", f"{name}-7", f"{name}-8"])
+        self.assertEqual(of_kind(case("scale-in-off"), "Job"), [])
+        self.assertEqual(of_kind(render({"scaleIn": {"from": 6}}), "Job"), [])
+
+    def test_maxmemory_follows_from_the_limit(self):
+        def conf(name):
+            return only(case(name), "ConfigMap")["data"]["valkey.conf"].splitlines()
+        self.assertIn(f"maxmemory {512 * 2**20 * 60 // 100}", conf("defaults"))
+        self.assertIn(f"maxmemory {3 * 2**29 * 50 // 100}", conf("memory-share"))
+        self.assertIn("maxmemory 100mb", conf("configuration"))
+        self.assertEqual([line for line in conf("bare") if line.startswith("maxmemory ")], [])
+
+    def test_a_change_of_the_configuration_rolls_the_pods_and_a_change_of_the_password_does_not(self):
+        def checksum(values):
+            template = only(render(values), "StatefulSet")["spec"]["template"]
+            return template["metadata"]["annotations"]["checksum/config"]
+        self.assertNotEqual(checksum({}), checksum({"config": {"extra": "hz 20"}}))
+        one, two = ({"auth": {"enabled": True, "password": word}} for word in ("one", "two"))
+        stateful = [only(render(values), "StatefulSet") for values in (one, two)]
+        self.assertEqual(*stateful)
+
+    def test_standalone_has_nothing_of_a_cluster(self):
+        objects = case("standalone")
+        self.assertEqual(of_kind(objects, "Job") + of_kind(objects, "PodDisruptionBudget"), [])
+        self.assertNotIn("cluster-enabled", only(objects, "ConfigMap")["data"]["valkey.conf"])
+        self.assertEqual(environment(server(objects))["VALKEEPER_MODE"], "standalone")
+        self.assertIn('save ""', only(objects, "ConfigMap")["data"]["valkey.conf"])
+
+    def test_the_zone_comes_from_the_label(self):
+        def zone(name):
+            return [each for each in server(case(name))["env"] if each["name"] == "VALKEEPER_ZONE"]
+        path = "metadata.labels['topology.kubernetes.io/zone']"
+        self.assertEqual(zone("defaults")[0]["valueFrom"], {"fieldRef": {"fieldPath": path}})
+        self.assertEqual(zone("scheduling-own"), [])
+
+    def test_two_families_of_addresses(self):
+        objects = case("dual-stack")
+        for each in of_kind(objects, "Service"):
+            self.assertEqual(each["spec"]["ipFamilies"], ["IPv6", "IPv4"])
+        self.assertEqual(environment(server(objects))["VALKEEPER_LISTEN"], "[::]:9121")
+
+    def test_the_binary_comes_as_told(self):
+        spec = only(case("image-volume"), "StatefulSet")["spec"]["template"]["spec"]
+        self.assertNotIn("initContainers", spec)
+        volume = next(each for each in spec["volumes"] if each["name"] == "valkeeper")
+        self.assertTrue(volume["image"]["reference"].startswith("registry.example/valkeeper/valkeeper@sha256:"))
+        own = server(case("server-image"))
+        self.assertEqual(own["command"], ["/usr/local/bin/valkeeper"])
+        self.assertEqual(own["image"], "registry.example/team/valkey:9.1-keeper")
+        job = only(case("server-image"), "Job")["spec"]["template"]["spec"]["containers"][0]
+        self.assertEqual((job["image"], job["command"]), (own["image"], own["command"]))
+
+    def test_the_files_of_overrides_give_what_the_guide_says(self):
+        cluster = case("overrides-cluster")
+        own = environment(server(cluster))
+        self.assertEqual((own["VALKEEPER_TLS"], own["VALKEEPER_AOF_PARTIAL_RESYNC"]), ("true", "true"))
+        self.assertEqual(own["VALKEEPER_PASSWORD_FILE"], "/etc/valkeeper/password/password")
+        self.assertEqual(of_kind(cluster, "Secret"), [])
+        self.assertEqual(len(of_kind(cluster, "NetworkPolicy")), 2)
+        only(cluster, "ServiceMonitor")
+        alone = case("overrides-standalone")
+        self.assertEqual(only(alone, "StatefulSet")["spec"]["replicas"], 1)
+        only(alone, "Secret")
+        self.assertIn("appendonly yes", only(alone, "ConfigMap")["data"]["valkey.conf"])
+
+    def test_a_release_says_how_to_use_it(self):
+        for values, words in [({}, ["no password", "valkeeper status"]), ({"shards": 2, "replicas": 0}, ["majority", "no shard has a replica"]),
+                              ({"persistence": {"enabled": False}}, ["no volume"]), ({"service": {"type": "NodePort"}}, ["NodePort"])]:
+            with FakeApi({}) as api, tempfile.TemporaryDirectory() as folder:
+                args = ["--dry-run=client", "--kubeconfig", str(api.kubeconfig(folder))]
+                code, said, complaint = helm("install", "prod", str(CHART), *args, values=values)
+            self.assertEqual(code, 0, complaint)
+            notes = said.split("NOTES:")[1]
+            for word in words:
+                self.assertIn(word, notes)
