@@ -31,7 +31,29 @@ demo: valkey build ## See a cluster form itself on this machine, and its pods re
 .PHONY: test
 test: valkey build ## Run all tests, on every version of the server
 	VALKEEPER_RELEASE_BINARY='$(BINARY)' scripts/summarise-tests.sh \
-	    scripts/run-tests.sh $(CARGO) --workspace --all-features
+	    scripts/run-tests.sh $(CARGO) --workspace --exclude containers --all-features
+
+# Inside, there is no network to fetch anything from.
+.PHONY: test-containers
+test-containers: valkey build ## Run the image, the compose file and the chart's pod with a Docker engine; takes root
+	$(CARGO) test --package containers --no-run
+	scripts/fetch-helm.sh
+	VALKEEPER_RELEASE_BINARY='$(BINARY)' scripts/summarise-tests.sh \
+	    scripts/with-docker.sh $(CARGO) test --offline --package containers -- --test-threads=1 --nocapture
+
+.PHONY: test-chart
+test-chart: build ## Render the chart with Helm 3 and 4, and check what comes out of it
+	scripts/fetch-helm.sh
+	VALKEEPER='$(BINARY)' target/chart/venv/bin/python -B tests/chart/run.py
+
+.PHONY: image
+image: ## Build the image of valkeeper, and a Valkey image that begins with it
+	docker build --file docker/Dockerfile --target valkeeper --tag valkeeper .
+	docker build --file docker/Dockerfile --target valkey --tag valkeeper-valkey .
+
+.PHONY: binary
+binary: ## Say where the release binary is
+	@echo '$(BINARY)'
 
 .PHONY: lint
 lint: ## Formatting, clippy, rustdoc; shellcheck where it is installed
@@ -40,7 +62,7 @@ lint: ## Formatting, clippy, rustdoc; shellcheck where it is installed
 	$(CARGO) clippy --package valkeeper --lib --bins --no-deps --no-default-features -- --deny warnings
 	$(CARGO) clippy --workspace --all-targets --all-features --no-deps -- --deny warnings $(ALLOW_IN_TESTS)
 	RUSTDOCFLAGS='--deny warnings' $(CARGO) doc --workspace --all-features --no-deps
-	@if command -v shellcheck >/dev/null; then set -x; shellcheck $(SCRIPTS); \
+	@if command -v shellcheck >/dev/null; then set -x; shellcheck --external-sources $(SCRIPTS); \
 	    else echo 'shellcheck is not installed: the scripts are not checked'; fi
 
 .PHONY: deny
@@ -61,9 +83,11 @@ bench: valkey ## Measure what is promised about speed
 	$(CARGO) bench --package valkeeper --no-fail-fast
 
 .PHONY: docs
-docs: build ## Write docs/cli.md from --help, and the API documentation
+docs: build ## Write docs/cli.md from --help, the table of values of the chart, and the API documentation
 	scripts/help-to-markdown.sh '$(BINARY)' >docs/cli.md.new
 	mv docs/cli.md.new docs/cli.md
+	scripts/fetch-helm.sh
+	target/chart/venv/bin/python scripts/chart-readme.py
 	$(CARGO) doc --workspace --all-features --no-deps
 
 .PHONY: docs-check

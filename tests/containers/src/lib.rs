@@ -1,0 +1,61 @@
+//! Containers, and the images that they are made of: the project's own Dockerfile over what is on this machine.
+//!
+//! `scripts/with-docker.sh` runs the tests with an engine. Everything they make has the name of their process in its own,
+//! and goes when its owner is dropped.
+
+mod chart;
+mod group;
+mod images;
+mod pods;
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use testbed::{Cluster, Report, Writer};
+
+pub use chart::{Chart, ChartPods};
+pub use group::{Group, Shape};
+pub use images::{Images, images};
+pub use pods::Pod;
+
+/// How long one command of Docker may take; to build an image is the longest.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Runs `docker` to its end; what it printed, or what went wrong.
+pub fn docker(args: &[&str]) -> Result<String> {
+    let mut command = Command::new("docker");
+    command.args(args).env("DOCKER_BUILDKIT", "1");
+    finished(&mut command)
+}
+
+/// Runs a program to its end; what it printed on standard output, or what went wrong.
+pub fn finished(command: &mut Command) -> Result<String> {
+    testbed::die_with_parent(command);
+    let output = testbed::run(command, DEADLINE).with_context(|| format!("{command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// A client that writes without pause. A machine that lacks processors lets every server stand still for a moment.
+pub fn writer(cluster: &dyn Cluster) -> Result<Writer> {
+    Writer::start_patient(cluster, Duration::from_secs(1))
+}
+
+/// Some writes, and what they are to be verified by.
+pub fn some_writes(cluster: &dyn Cluster) -> Result<Report> {
+    let writer = writer(cluster)?;
+    testbed::wait_for("some writes", Duration::from_secs(60), || {
+        Ok((writer.report().acknowledged() > 1_000).then_some(()))
+    })?;
+    Ok(writer.stop())
+}
+
+/// A name that nobody else has.
+pub fn unique(what: &str) -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("valkeeper-{}-{what}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
