@@ -185,3 +185,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_view_names_its_observer_and_nobody_twice() {
+    let entries = nodes(&fixture("9.1", "formed.nodes")).unwrap();
+    let twice = entries.iter().chain(entries.last()).cloned().collect();
+    assert_eq!(View::new(twice).map(|view| view.entries().len()), None);
+    let of_others = entries.into_iter().filter(|entry| !entry.flags.myself).collect();
+    assert_eq!(View::new(of_others).map(|view| view.entries().len()), None);
+}

@@ -44,11 +44,15 @@ pub async fn supervise<D: Duties>(
     duties: Arc<D>,
 ) -> Result<Exit, Failure> {
     let mut supervision = Supervision::new(server, deadlines, signals, duties)?;
-    match supervision.run().await {
+    let ended = supervision.run().await;
+    let mut rest = supervision.into_rest();
+    let ended = match ended {
         Ok(exit) => Ok(exit),
         Err(bug) => {
             tracing::error!("{bug}");
-            bare::run(supervision.into_rest(), bug).await
+            bare::run(&mut rest, bug).await
         }
-    }
+    };
+    rest.reaper.end_orphans().await;
+    ended
 }

@@ -5,12 +5,14 @@
 //! never be known then. We look who has ended without taking anything, and take what is not ours. The kernel always
 //! shows the same process first; when that is one of ours, everybody behind it waits until it was waited for.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::fs;
 use std::io;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitOptions, getpid, set_child_subreaper, waitpid};
+use rustix::process::{Pid, Signal as Kill, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::yield_now;
 use tokio::time::timeout;
@@ -21,6 +23,9 @@ use super::own;
 const BATCH: usize = 256;
 /// We look again after so long when a child of ours has ended that is slow to be waited for.
 const AGAIN: Duration = Duration::from_millis(100);
+/// So long we stay at our own end for orphans that were killed: a part of the half second that the grace period leaves
+/// after a kill.
+const FAREWELL: Duration = Duration::from_millis(400);
 
 /// Reaps what loses its parent below us.
 #[derive(Debug)]
@@ -66,6 +71,30 @@ impl Reaper {
             }
         }
     }
+
+    /// Kills the orphans there are and stays until they have ended, as the kernel does when a process 1 ends. One that
+    /// still saved for a server that is gone would replace what the next one has saved.
+    pub async fn end_orphans(&mut self) {
+        let mut killed = BTreeSet::new();
+        let all_gone = async {
+            loop {
+                // The children of one that ends are ours from then on.
+                let orphans = orphans();
+                if orphans.is_empty() {
+                    break;
+                }
+                for pid in orphans.into_iter().filter(|pid| killed.insert(*pid)) {
+                    tracing::debug!(pid, "kills an orphan");
+                    let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, Kill::KILL));
+                }
+                drop(timeout(AGAIN, self.ends.recv()).await);
+                while look() == Look::More {}
+            }
+        };
+        if timeout(FAREWELL, all_gone).await.is_err() {
+            tracing::warn!("processes that the server has left behind were killed and have not ended: {killed:?}");
+        }
+    }
 }
 
 fn look() -> Look {
@@ -81,6 +110,15 @@ fn look() -> Look {
         }
     }
     Look::More
+}
+
+/// Every child that we have not started; none where the kernel does not tell (it is built without PROC_CHILDREN).
+fn orphans() -> Vec<i32> {
+    // An orphan is given to any of our threads.
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let pids = |list: String| -> Vec<i32> { list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect() };
+    lists.flat_map(pids).filter(|pid| !own::contains(*pid)).collect()
 }
 
 /// A child that has ended; it stays as it is.

@@ -112,11 +112,14 @@ impl NodeReport {
 }
 
 impl View {
-    /// A view, unless none of the entries is the observer's own.
+    /// A view, unless none of the entries is the observer's own, or two have one id.
     pub fn new(mut entries: Vec<NodeEntry>) -> Option<Self> {
         entries.sort_by_key(|entry| entry.id);
-        let myself = entries.iter().find(|entry| entry.flags.myself)?.clone();
-        let ids = entries.iter().map(|entry| entry.id).collect();
+        let ids: Vec<NodeId> = entries.iter().map(|entry| entry.id).collect();
+        if !ids.is_sorted_by(|one, next| one < next) {
+            return None;
+        }
+        let myself = entries.iter().find(|entry| entry.flags.myself && entry.is_known())?.clone();
         let lost = entries.iter().enumerate().filter(|(_, entry)| entry.is_known() && entry.is_lost());
         let lost = lost.map(|(place, _)| place).collect();
         Some(Self { myself, entries, ids, lost })

@@ -31,21 +31,31 @@ pub(super) async fn ask(connection: &mut Connection) -> Result<NodeReport, Silen
     let info: String = next(&mut answers)?;
     let config: BTreeMap<String, String> = next(&mut answers)?;
 
-    let unusable = |error: parse::Unreadable| Silence::Unusable(error.to_string());
-    let view = View::new(parse::nodes(&nodes).map_err(unusable)?)
-        .ok_or_else(|| Silence::Unusable("CLUSTER NODES does not name the node itself".to_owned()))?;
+    let view = view(&nodes)?;
     let info = Info::parse(&info);
     Ok(NodeReport {
         name: config.get(NAME).cloned().unwrap_or_default(),
         version: info.version(),
         view,
-        cluster: ClusterInfo::parse(&cluster).map_err(unusable)?,
+        cluster: cluster_info(&cluster)?,
         keys: info.keys(),
         used_memory: info.used_memory(),
         replication: info.replication(),
         settings: settings(&config)
             .ok_or_else(|| Silence::Unusable(format!("CONFIG GET does not show {NODE_TIMEOUT} and the like")))?,
     })
+}
+
+/// The answer to CLUSTER NODES.
+pub(super) fn view(nodes: &str) -> Result<View, Silence> {
+    let entries = parse::nodes(nodes).map_err(|error| Silence::Unusable(error.to_string()))?;
+    let doubtful = || "CLUSTER NODES does not name the node itself, or names one id twice".to_owned();
+    View::new(entries).ok_or_else(|| Silence::Unusable(doubtful()))
+}
+
+/// The answer to CLUSTER INFO.
+pub(super) fn cluster_info(info: &str) -> Result<ClusterInfo, Silence> {
+    ClusterInfo::parse(info).map_err(|error| Silence::Unusable(error.to_string()))
 }
 
 fn settings(config: &BTreeMap<String, String>) -> Option<Settings> {

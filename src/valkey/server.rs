@@ -5,17 +5,18 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value};
+use redis::{Cmd, Pipeline, RedisResult, Value};
 
 use super::Outcome;
 use super::connection::{Connection, PATIENCE};
 use super::error::{outcome, silence};
 use super::mover::Migration;
 use super::ping::ping;
+use super::report::{cluster_info, next, view};
 use crate::config::Credentials;
-use crate::topology::observation::{Silence, View};
+use crate::topology::observation::Silence;
 use crate::topology::order::Order;
-use crate::topology::parse::{self, ClusterInfo, Info};
+use crate::topology::parse::Info;
 use crate::topology::server::{ClusterView, ServerReport};
 use crate::topology::version::Version;
 
@@ -154,7 +155,7 @@ async fn ask(
     let config: BTreeMap<String, String> = next(&mut answers).unwrap_or_default();
     let loading = info.loading();
     let cluster = match in_cluster && loading.is_none() {
-        true => Some(view(&mut answers)?),
+        true => Some(cluster_view(&mut answers)?),
         false => None,
     };
     let migrations = match migrates && loading.is_none() {
@@ -180,13 +181,10 @@ async fn ask(
     Ok((report, directory))
 }
 
-fn view(answers: &mut impl Iterator<Item = RedisResult<Value>>) -> Result<ClusterView, Silence> {
-    let unusable = |error: parse::Unreadable| Silence::Unusable(error.to_string());
+fn cluster_view(answers: &mut impl Iterator<Item = RedisResult<Value>>) -> Result<ClusterView, Silence> {
     let nodes: String = next(answers)?;
     let info: String = next(answers)?;
-    let view = View::new(parse::nodes(&nodes).map_err(unusable)?)
-        .ok_or_else(|| Silence::Unusable("CLUSTER NODES does not name the node itself".to_owned()))?;
-    Ok(ClusterView { view, ok: ClusterInfo::parse(&info).map_err(unusable)?.ok })
+    Ok(ClusterView { view: view(&nodes)?, ok: cluster_info(&info)?.ok })
 }
 
 fn command(order: Order) -> Cmd {
@@ -226,8 +224,4 @@ fn pause(time: Duration, what: &str) -> Cmd {
     let mut command = redis::cmd("CLIENT");
     command.arg("PAUSE").arg(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).arg(what);
     command
-}
-
-fn next<T: FromRedisValue>(answers: &mut impl Iterator<Item = RedisResult<Value>>) -> Result<T, Silence> {
-    super::report::next(answers)
 }

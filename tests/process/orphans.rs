@@ -46,13 +46,17 @@ fn the_server_s_exit_status_is_not_lost_among_orphans() -> Result<()> {
 }
 
 #[test]
-fn orphans_that_outlive_the_server_do_not_hold_us_up() -> Result<()> {
+fn orphans_that_outlive_the_server_end_with_us() -> Result<()> {
     for place in PLACES {
-        let mut run = Running::script(place, &[], "(sleep 100 & echo $!); exit 4")?;
+        let family = "(sh -c 'sleep 100 & echo $!; echo $$; wait' &)";
+        let mut run = Running::script(place, &[], &format!("{family}; trap 'over=4' TERM; {UNTIL_OVER}"))?;
+        run.wait_printed("ready")?;
+        wait_for("the orphans to run", IN_TIME, || Ok((run.printed().lines().count() == 3).then_some(())))?;
+        send(&run, Signal::TERM)?;
         run.ends(4).with_context(|| format!("{place:?}"))?;
-        if place == Place::Here {
-            let orphan = run.printed().trim().parse()?;
-            kill_process(Pid::from_raw(orphan).context("pid")?, Signal::KILL)?;
+        // The pids in a namespace are those of others here.
+        for orphan in run.printed().lines().filter(|line| place == Place::Here && *line != "ready") {
+            assert!(!fs::exists(format!("/proc/{orphan}"))?, "{orphan} is left: {}", run.show());
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use crate::exit::{Exit, Failure};
 use crate::process::signals::Heard;
 
 /// Looks after the server to its end, which is ours too; where none runs the bug is the end.
-pub(super) async fn run(mut rest: Rest, bug: Failure) -> Result<Exit, Failure> {
+pub(super) async fn run(rest: &mut Rest, bug: Failure) -> Result<Exit, Failure> {
     if rest.server.is_none() {
         return rest.ended.ok_or(bug);
     }
