@@ -108,6 +108,18 @@ impl Credentials {
         Ok(Self { username, keyring: Keyring::new(password), tls: tls(&args.tls, service)? })
     }
 
+    /// The same for our own server: see [`Tls::to_own_server`].
+    pub fn to_own_server(&self) -> Result<Self, Failure> {
+        let tls = self.tls.as_ref().map(Tls::to_own_server).transpose().map_err(unreadable)?;
+        Ok(Self { tls, ..self.clone() })
+    }
+
+    /// The same with certificates that stay as they are: see [`Tls::until_told`].
+    pub fn until_told(self) -> Result<Self, Failure> {
+        let tls = self.tls.as_ref().map(Tls::until_told).transpose().map_err(unreadable)?;
+        Ok(Self { tls, ..self })
+    }
+
     /// The user we are.
     pub fn user(&self) -> &str {
         self.username.as_deref().unwrap_or("default")
@@ -143,13 +155,17 @@ fn tls(args: &TlsArgs, service: Option<&Service>) -> Result<Option<Tls>, Failure
     }
     let pair = args.tls_cert.clone().zip(args.tls_key.clone()).map(|(cert, key)| Pair { cert, key });
     let tls = Tls::new(Files { ca: args.tls_ca.clone(), pair }, names, args.tls_insecure);
-    let tls = tls.map_err(|error| Exit::Usage.because(error.context("TLS")))?;
+    let tls = tls.map_err(unreadable)?;
     if tls.is_insecure() {
         tracing::warn!(
             "--tls-insecure: whoever answers is believed, so anybody in between can read and change everything"
         );
     }
     Ok(Some(tls))
+}
+
+fn unreadable(error: anyhow::Error) -> Failure {
+    Exit::Usage.because(error.context("TLS"))
 }
 
 /// `--password-file`, then `VALKEY_PASSWORD_FILE`, `VALKEY_PASSWORD` and `VALKEYCLI_AUTH`; the first one counts.

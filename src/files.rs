@@ -23,9 +23,12 @@ pub fn replace(file: &Path, text: &str) -> io::Result<()> {
     }
     let mut written = private().write(true).truncate(true).open(&draft)?;
     written.write_all(text.as_bytes())?;
-    // So that a machine that fails right now leaves the old one or the new one.
+    // So that a machine that fails right now leaves the old one or the new one,
     written.sync_all()?;
-    fs::rename(&draft, file)
+    fs::rename(&draft, file)?;
+    // and one that fails after this the new one.
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 fn draft(file: &Path) -> OsString {

@@ -5,7 +5,7 @@ mod files;
 mod trust;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +22,7 @@ use crate::topology::identity::PodName;
 use crate::topology::observation::Silence;
 
 pub use files::{Files, Pair, Stamps};
-pub use trust::Names;
+pub use trust::{Names, Use};
 
 /// A stream to a server that has proved who it is.
 pub type Stream = TlsStream<TcpStream>;
@@ -58,13 +58,18 @@ impl Tls {
         Ok(Self { inner: Arc::new(Inner { files, names, insecure, follows_files: true, loaded }) })
     }
 
+    /// With what the files hold now, until [`Self::reload`]: for whoever has somebody that sees to it.
+    pub fn until_told(&self) -> anyhow::Result<Self> {
+        let Inner { files, names, insecure, .. } = &*self.inner;
+        let loaded = watch::Sender::new(Loaded::read(files, names, *insecure)?);
+        let (files, names, insecure) = (files.clone(), names.clone(), *insecure);
+        Ok(Self { inner: Arc::new(Inner { files, names, insecure, follows_files: false, loaded }) })
+    }
+
     /// For our own server, which nobody else can be at our own address: believed whatever its certificate says, so that it
     /// can be given another. Stays with what the files hold now, which the server knows, until [`Self::reload`].
     pub fn to_own_server(&self) -> anyhow::Result<Self> {
-        let files = self.inner.files.clone();
-        let loaded = watch::Sender::new(Loaded::read(&files, &Names::Any, true)?);
-        let inner = Inner { files, names: Names::Any, insecure: true, follows_files: false, loaded };
-        Ok(Self { inner: Arc::new(inner) })
+        Self::new(self.inner.files.clone(), Names::Any, true)?.until_told()
     }
 
     /// For a question that any answer will do for: believes whoever answers, and says nothing of us.
@@ -113,10 +118,25 @@ impl Tls {
     pub fn reload(&self) -> anyhow::Result<()> {
         let Inner { files, names, insecure, loaded, .. } = &*self.inner;
         if files.stamps() != self.stamps() {
-            check(files)?;
+            check(files, &[])?;
             loaded.send_replace(Loaded::read(files, names, *insecure)?);
         }
         Ok(())
+    }
+
+    /// Whether others who reach servers as we do would believe what these files hold of that pod, at that address.
+    pub fn check_server(&self, files: &Files, pod: Option<&PodName>, ip: Option<IpAddr>) -> anyhow::Result<()> {
+        let Inner { names, insecure, files: ours, .. } = &*self.inner;
+        let asked = match (names, ip) {
+            // Nobody has said where others reach it.
+            (Names::Address, None) => return Ok(()),
+            (_, ip) => names.asked(pod, ip.unwrap_or(Ipv4Addr::LOCALHOST.into())),
+        };
+        match (files.identity()?, &files.pair) {
+            (Some((chain, _)), Some(pair)) if !insecure => trust::check_name(ours.roots()?, &chain, names, &asked)
+                .with_context(|| format!("{}", pair.cert.display())),
+            _ => Ok(()),
+        }
     }
 
     fn silence(&self, error: &std::io::Error) -> Silence {
@@ -139,13 +159,13 @@ impl Loaded {
     }
 }
 
-/// Whether what the files hold can be used by a server and its clients: the key is that of the certificate, an authority
-/// among them has made it, and it is valid now. The error names the file.
-pub fn check(files: &Files) -> anyhow::Result<()> {
+/// Whether what the files hold can be used for this, or for anything where nothing is said: the key is that of the
+/// certificate, an authority among them has made it, and it is valid now. The error names the file.
+pub fn check(files: &Files, uses: &[Use]) -> anyhow::Result<()> {
     let (roots, identity) = (files.roots()?, files.identity()?);
     match (identity, &files.pair) {
         (Some(identity), Some(pair)) => {
-            trust::check(&roots, identity).with_context(|| format!("{}", pair.cert.display()))
+            trust::check(&roots, identity, uses).with_context(|| format!("{}", pair.cert.display()))
         }
         _ => Ok(()),
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use valkeeper::topology::Silence;
 use valkeeper::topology::changeover::{
-    Accepts, Follows, Hindrance, Lack, Other, PasswordHash, Scene, Standing, Step, decide,
+    Accepts, Follows, Hindrance, Lack, Other, PasswordHash, Scene, Standing, Step, Wanted, accepts, decide,
+    with_passwords,
 };
 
 const OVERLAP: Duration = Duration::from_secs(3);
@@ -286,5 +287,79 @@ proptest! {
         let mut pods = world(4);
         events.iter().for_each(|event| happen(&mut pods, event));
         settle(&mut pods, last);
+    }
+}
+
+/// A password of one letter, and its hash as a rule has it.
+fn plain(password: &str) -> PasswordHash {
+    hash(password.chars().next().unwrap_or('-'))
+}
+
+fn digits(name: char) -> String {
+    hash(name).as_str().to_owned()
+}
+
+#[test]
+fn rules_are_read_as_the_server_reads_them() {
+    let these = |rules: &str| accepts(rules.split(' '), plain);
+    assert_eq!(these("on >1 >2 ~* +@all"), Accepts::These(hashes("12")));
+    assert_eq!(these(&format!("on >1 #{} >1 <2", digits('2'))), Accepts::These(hashes("1")));
+    assert_eq!(these(&format!("on >1 !{} >2", digits('1'))), Accepts::These(hashes("2")));
+    assert_eq!(these("on >1 nopass"), Accepts::Anything);
+    assert_eq!(these("on nopass >1"), Accepts::These(hashes("1")));
+    assert_eq!(these("on >1 resetpass"), Accepts::These(vec![]));
+    assert_eq!(these("on >1 RESET"), Accepts::These(vec![]));
+    assert_eq!(these("on #too-short (+get ~x) <1"), Accepts::These(vec![]));
+}
+
+#[test]
+fn an_acl_file_is_changed_only_in_what_our_user_may_come_with() {
+    let (mine, accepted, retired) = (hash('3'), hashes("23"), hashes("1"));
+    let wanted = Wanted { mine: &mine, accepted: &accepted, retired: &retired };
+    let changed = |rules: &str| {
+        let text = |rules: &str| format!("user default off\n\nuser app {rules}\r\nuser apple on >1\n");
+        with_passwords(&text(rules), "app", &wanted, plain).map(|changed| {
+            let (before, after) = changed.split_once("user app ").unwrap();
+            assert_eq!(before, "user default off\n\n");
+            let (rules, after) = after.split_once("\r\n").unwrap();
+            assert_eq!(after, "user apple on >1\n");
+            rules.to_owned()
+        })
+    };
+    let (one, two, three) = (digits('1'), digits('2'), digits('3'));
+    assert_eq!(changed("on >9 >2 >3 ~*"), None);
+    assert_eq!(changed("on nopass"), None);
+    assert_eq!(changed("on >1 ~*"), Some(format!("on >1 ~* !{one} #{two} #{three}")));
+    assert_eq!(changed("on >2 ~*"), Some(format!("on >2 ~* #{three}")));
+    assert_eq!(changed("on >3 >2"), Some(format!("on >3 >2 !{three} #{three}")));
+    assert_eq!(changed("off resetpass"), Some(format!("off resetpass #{two} #{three}")));
+    for (text, user) in [("user default on >1\n", "app"), ("# user app on >1", "app"), ("", "app"), ("user", "")] {
+        assert_eq!(with_passwords(text, user, &wanted, plain), None, "{text:?}");
+    }
+}
+
+proptest! {
+    /// Whatever rules there are: what is written down is what is wanted, and that once.
+    #[test]
+    fn an_acl_file_that_was_changed_says_what_is_wanted(
+        rules in prop::collection::vec(prop::sample::select(vec!["on", ">1", ">2", ">3", ">9", "<1", "<3", "nopass", "reset"]), 0..8),
+        accepted in "[234]{0,3}",
+        retired in "[13]{0,2}",
+    ) {
+        let (mine, accepted, retired) = (hash('3'), hashes(&accepted), hashes(&retired));
+        let accepted: Vec<_> = accepted.into_iter().filter(|hash| !retired.contains(hash)).collect();
+        let wanted = Wanted { mine: &mine, accepted: &accepted, retired: &retired };
+        let text = format!("user app {}\n", rules.join(" "));
+        let (before, Some(changed)) = (accepts(rules.iter().copied(), plain), with_passwords(&text, "app", &wanted, plain))
+        else {
+            return Ok(());
+        };
+        prop_assert_ne!(before, Accepts::Anything);
+        prop_assert_eq!(with_passwords(&changed, "app", &wanted, plain), None);
+        let rules = changed.trim().strip_prefix("user app").unwrap().split(' ').filter(|rule| !rule.is_empty());
+        let Accepts::These(passwords) = accepts(rules, plain) else { panic!("anything: {changed}") };
+        prop_assert_eq!(passwords.last(), Some(&mine));
+        prop_assert!(accepted.iter().all(|hash| passwords.contains(hash)), "{}", changed);
+        prop_assert!(!retired.iter().any(|hash| *hash != mine && passwords.contains(hash)), "{}", changed);
     }
 }

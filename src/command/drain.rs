@@ -29,7 +29,7 @@ pub async fn run(args: &DrainArgs, stop: impl Future<Output = ()>) -> Result<(),
     let budget = Budget::split(args.end.grace_period, args.end.delay).map_err(|error| Exit::Usage.saying(error))?;
     let in_cluster = args.own.mode == Mode::Cluster;
     let policy = DrainPolicy { cluster: in_cluster, save: args.end.save.into(), budget, stop: false };
-    let mut server = Server::at(own_address(args.own.pod_ip, args.own.port), credentials.clone(), in_cluster);
+    let mut server = Server::at(own_address(args.own.pod_ip, args.own.port), credentials.to_own_server()?, in_cluster);
     if let Err(silence) = server.report().await {
         let exit = match silence {
             Silence::Denied(_) | Silence::Untrusted(_) => Exit::Usage,

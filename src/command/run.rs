@@ -16,6 +16,7 @@ mod pod;
 mod record;
 mod settings;
 mod supervision;
+mod users;
 mod watch;
 
 use std::ffi::OsString;

@@ -30,6 +30,15 @@ pub enum Names {
     Any,
 }
 
+/// What a certificate is to prove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Whose server it is, to clients and peers.
+    Server,
+    /// Who comes to another server: we, and a server that follows another or speaks to it over the bus.
+    Client,
+}
+
 /// Believes who has the key to a certificate: one of an authority of ours with one of the names; or, where no authority
 /// counts, any.
 struct Verifier {
@@ -45,16 +54,8 @@ pub(super) fn client(
     names: &Names,
     insecure: bool,
 ) -> anyhow::Result<ClientConfig> {
-    let provider = Arc::new(ring::default_provider());
-    let authorities = match insecure {
-        true => None,
-        false => {
-            let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
-            Some(authorities.context("no authority to believe")?)
-        }
-    };
-    let verifier = Arc::new(Verifier { authorities, names: names.clone(), provider: provider.clone() });
-    let builder = ClientConfig::builder_with_provider(provider)
+    let verifier = Arc::new(Verifier::new(roots, names, insecure)?);
+    let builder = ClientConfig::builder_with_provider(verifier.provider.clone())
         .with_safe_default_protocol_versions()
         .context("TLS")?
         .dangerous()
@@ -66,23 +67,64 @@ pub(super) fn client(
 }
 
 /// Whether a certificate and its key can be used: see [`super::check`].
-pub(super) fn check(roots: &RootCertStore, (chain, key): Identity) -> anyhow::Result<()> {
+pub(super) fn check(roots: &RootCertStore, (chain, key): Identity, uses: &[Use]) -> anyhow::Result<()> {
     let provider = ring::default_provider();
     let (first, between) = chain.split_first().context("there is no certificate")?;
     let ours = EndEntityCert::try_from(first).context("it cannot be read")?;
     let algorithms = provider.signature_verification_algorithms.all;
+    let verify = |used: Use| {
+        let verified =
+            ours.verify_for_usage(algorithms, &roots.roots, between, UnixTime::now(), used.usage(), None, None);
+        verified.map(drop).map_err(|error| match error {
+            webpki::Error::UnknownIssuer => anyhow!("no authority that we believe has made it"),
+            webpki::Error::CertExpired { .. } => anyhow!("it has expired"),
+            webpki::Error::CertNotValidYet { .. } => anyhow!("it is not valid yet; is the time right?"),
+            webpki::Error::RequiredEkuNotFoundContext(_) => anyhow!("its extended key usage lacks {}", used.name()),
+            other => anyhow!("it cannot be used: {other}"),
+        })
+    };
     if !roots.is_empty() {
-        ours.verify_for_usage(algorithms, &roots.roots, between, UnixTime::now(), KeyUsage::server_auth(), None, None)
-            .map_err(|error| match error {
-                webpki::Error::UnknownIssuer => anyhow!("no authority that we believe has made it"),
-                webpki::Error::CertExpired { .. } => anyhow!("it has expired"),
-                webpki::Error::CertNotValidYet { .. } => anyhow!("it is not valid yet; is the time right?"),
-                other => anyhow!("it cannot be used: {other}"),
-            })?;
+        match uses {
+            [] => verify(Use::Server).or_else(|_| verify(Use::Client))?,
+            uses => uses.iter().try_for_each(|used| verify(*used))?,
+        }
     }
     match CertifiedKey::from_der(chain, key, &provider) {
         Ok(_) => Ok(()),
         Err(error) => Err(unusable(error)),
+    }
+}
+
+/// Whether whoever knows these names and authorities believes that a chain is of the server that is asked for by this name.
+pub(super) fn check_name(
+    roots: RootCertStore,
+    chain: &[CertificateDer<'static>],
+    names: &Names,
+    asked: &ServerName<'_>,
+) -> anyhow::Result<()> {
+    let (first, between) = chain.split_first().context("there is no certificate")?;
+    match Verifier::new(roots, names, false)?.verify_server_cert(first, between, asked, &[], UnixTime::now()) {
+        Ok(_) => Ok(()),
+        Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented })) => {
+            Err(anyhow!("it is not for {} but for {}", expected.to_str(), shown(&presented)))
+        }
+        Err(error) => Err(anyhow!("it cannot be used: {error}")),
+    }
+}
+
+impl Use {
+    fn usage(self) -> KeyUsage {
+        match self {
+            Self::Server => KeyUsage::server_auth(),
+            Self::Client => KeyUsage::client_auth(),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Server => "serverAuth",
+            Self::Client => "clientAuth",
+        }
     }
 }
 
@@ -94,6 +136,19 @@ fn unusable(error: Error) -> anyhow::Error {
 }
 
 impl Verifier {
+    fn new(roots: RootCertStore, names: &Names, insecure: bool) -> anyhow::Result<Self> {
+        let provider = Arc::new(ring::default_provider());
+        let authorities = match insecure {
+            true => None,
+            false => {
+                let authorities =
+                    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
+                Some(authorities.context("no authority to believe")?)
+            }
+        };
+        Ok(Self { authorities, names: names.clone(), provider })
+    }
+
     /// Everything that the certificate may be for, given what was asked for.
     fn accepted(&self, certificate: &CertificateDer<'_>, asked: &ServerName<'_>) -> Vec<ServerName<'static>> {
         let (Names::PodsOf(services), ServerName::DnsName(asked)) = (&self.names, asked) else {

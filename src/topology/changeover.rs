@@ -10,11 +10,15 @@
 //! What a pod's file says is for all to see: it is the last of the passwords that its server lists. So nobody takes from
 //! another what is on its way out there; and whoever turns back, or has seen another file, is heard.
 
+mod user_line;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
 use super::observation::Silence;
+
+pub use user_line::{Wanted, accepts, with_passwords};
 
 /// What a server keeps of a password: the digits of its SHA-256. Not shown: a bad password can be guessed from it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -78,12 +78,22 @@ fn a_configuration_that_still_names_a_former_password_is_known_to_be_behind() {
         pods.change(0, "new");
         pods.wait_settled(std::slice::from_mut(&mut admin), "new");
         pods.bed.pod(0).kill().unwrap();
-        // As if it had died before the old one was refused.
         let record = pods.bed.pod(0).dir().join("valkeeper-passwords");
-        assert_eq!(fs::read_to_string(&record).unwrap(), format!("{}\n", hash("new")));
-        fs::write(&record, format!("{}\n{}\n", hash("old"), hash("new"))).unwrap();
+        let (old, new) = (hash("old"), hash("new"));
+        assert_eq!(fs::read_to_string(&record).unwrap(), format!("{new}\n{old} retired\n"));
+        // The second time as if it had died before the old one was refused.
+        for record_text in [None, Some(format!("{old}\n{new}\n"))] {
+            record_text.iter().for_each(|text| fs::write(&record, text).unwrap());
+            pods.bed.pod(0).start().unwrap();
+            let mut admin = pods.log_in(0, "new").unwrap();
+            assert!(record_text.is_some() || pods.log_in(0, "old").is_err());
+            pods.wait_settled(std::slice::from_mut(&mut admin), "new");
+            pods.bed.pod(0).kill().unwrap();
+        }
+        // Who goes back to it may.
+        pods.change(0, "old");
         pods.bed.pod(0).start().unwrap();
-        let mut admin = pods.log_in(0, "new").unwrap();
-        pods.wait_settled(std::slice::from_mut(&mut admin), "new");
+        let mut admin = pods.log_in(0, "old").unwrap();
+        pods.wait_settled(std::slice::from_mut(&mut admin), "old");
     });
 }

@@ -49,12 +49,14 @@ fn what_cannot_be_used_is_refused_and_told_and_the_old_certificate_stays() {
         wait_shown(&bed, 0, &used);
 
         let good = || ours.issue(&[&name]);
-        let stories: [(&str, Issued); 6] = [
+        let stories: [(&str, Issued); 8] = [
             ("do not belong together", Issued { key: good().key, ..good() }),
             ("cannot read certificates from", damaged(good())),
             ("there is no certificate in", Issued { certificate: String::new(), ..good() }),
             ("cannot read a private key from", Issued { key: String::new(), ..good() }),
             ("authority", Authority::new("another authority").issue(&[&name])),
+            ("is not for valkey-0", ours.issue(&["valkey-0.elsewhere"])),
+            ("its extended key usage lacks clientAuth", ours.issue_for_server(&[&name])),
             ("expired", ours.issue_expired(&[&name])),
         ];
         for (why, broken) in stories {
@@ -108,4 +110,38 @@ fn a_certificate_that_has_expired_in_use_is_replaced_without_a_restart() {
         assert!(!status.contains("expired"), "{}: {status}", valkey.version);
         assert_eq!(bed.pod(0).server_pid(), server, "{}", valkey.version);
     });
+}
+
+/// Nobody trusts the node any more, and yet its data is its own.
+#[test]
+fn a_server_whose_certificate_has_expired_is_saved_all_the_same_before_it_stops() {
+    const LEFT: Duration = Duration::from_secs(5);
+    let bed = builder(&Valkey::newest(), 1).supervised(true).config("save", "").start_servers(false).build().unwrap();
+    let (ours, name) = (bed.tls().authority(), name(&bed, 0));
+    let (now, day) = (SystemTime::now(), Duration::from_secs(24 * 3600));
+    bed.tls().mount(0).put(&ours.issue_for(&[&name], now - day, now + LEFT), ours.certificate()).unwrap();
+    bed.pod(0).start().unwrap();
+    bed.form(1, 0).unwrap();
+    testbed::fill(&bed, 0, 1_000, 10).unwrap();
+    bed.wait_for("the certificate to expire", LIMIT, || Ok((SystemTime::now() > now + LEFT).then_some(()))).unwrap();
+    assert!(bed.pod(0).stop().unwrap().success(), "{}", bed.pod(0).run_log());
+    assert!(bed.pod(0).run_log().contains("\"outcome\":\"clean\""), "{}", bed.pod(0).run_log());
+    bed.tls().mount(0).put(&ours.issue(&[&name]), ours.certificate()).unwrap();
+    bed.pod(0).start().unwrap();
+    assert_eq!(bed.keys(0).unwrap(), 1_000);
+}
+
+/// The server's user of ours may not be told of certificates, say, or the server hangs.
+#[test]
+fn certificates_that_the_server_cannot_be_told_of_are_said_and_used_by_us() {
+    let bed = pod(&Valkey::newest());
+    bed.pod(0).start().unwrap();
+    bed.pod(0).pause().unwrap();
+    let (ours, name) = (bed.tls().authority(), name(&bed, 0));
+    let new = ours.issue(&[&name]);
+    bed.tls().mount(0).put(&new, ours.certificate()).unwrap();
+    wait_told(&bed, "the server cannot be told", 1);
+    bed.pod(0).resume().unwrap();
+    wait_shown(&bed, 0, &new);
+    wait_told(&bed, "the server and we use the new ones", 0);
 }

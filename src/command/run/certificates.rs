@@ -2,14 +2,13 @@
 //! changes by a link that leads elsewhere, so the files are looked at, not watched for events.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::metrics::Tally;
-use crate::config::Credentials;
-use crate::tls::{self, Files, Stamps, Tls};
+use super::settings::Settings;
+use crate::tls::{self, Files, Stamps, Tls, Use};
 use crate::topology::health::RENEWAL_IS_DUE;
 use crate::valkey::{CertificateSettings, Outcome};
 
@@ -17,23 +16,25 @@ const OFTEN: Duration = Duration::from_secs(1);
 /// Files that change one after the other do so within this time.
 const SETTLED: Duration = Duration::from_millis(500);
 /// Before files are looked at again that could not be used: a certificate may not be valid yet.
-pub(super) const AGAIN: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_secs(60);
+/// The server may be busy for so long before it is worth a line that it has not heard of new files.
+const LONG: Duration = Duration::from_secs(10);
 /// How often a certificate that nobody renews is worth a line in the log.
 const REMINDER: Duration = Duration::from_secs(24 * 3600);
 
 /// Beside one server.
 pub(super) struct Certificates<'p> {
-    server: SocketAddr,
-    /// With them our own server is told, whatever certificate it has.
-    own: Credentials,
+    settings: &'p Settings,
     /// How everybody else is reached.
     tls: &'p Tls,
     tally: &'p Tally,
     /// Every set of files that the server or we use, and what they were when they were read last.
     used: Vec<(Files, Stamps)>,
     /// What the server says that it reads.
-    settings: Option<CertificateSettings>,
+    server: Option<CertificateSettings>,
     refused: Option<Refused>,
+    /// Since when the server has not answered.
+    unanswered: Option<Instant>,
     reminded: Option<Instant>,
 }
 
@@ -50,28 +51,19 @@ enum Obstacle {
     /// They must not be: somebody has to put it right.
     Unusable(String),
     /// The server has not answered; it is to be told again.
-    Unanswered,
+    Unanswered(String),
 }
 
 impl<'p> Certificates<'p> {
-    /// Beside the server at this address, which has been started with the files as they are.
-    pub(super) fn new(
-        server: SocketAddr,
-        credentials: &Credentials,
-        tls: &'p Tls,
-        tally: &'p Tally,
-    ) -> anyhow::Result<Self> {
-        let own = Credentials { tls: Some(tls.to_own_server()?), ..credentials.clone() };
+    /// Beside the server of this pod, which has been started with the files as they are.
+    pub(super) fn new(settings: &'p Settings, tls: &'p Tls, tally: &'p Tally) -> Self {
         let used = vec![(tls.files().clone(), tls.stamps())];
-        Ok(Self { server, own, tls, tally, used, settings: None, refused: None, reminded: None })
+        Self { settings, tls, tally, used, server: None, refused: None, unanswered: None, reminded: None }
     }
 
     /// Goes on until it is dropped.
     pub(super) async fn run(mut self) -> Infallible {
         loop {
-            if self.settings.is_none() {
-                self.ask().await;
-            }
             self.round().await;
             self.remind();
             sleep(OFTEN).await;
@@ -79,23 +71,30 @@ impl<'p> Certificates<'p> {
     }
 
     /// The server may read other files than we do.
-    async fn ask(&mut self) {
-        if let Ok(settings) = CertificateSettings::of(self.server, &self.own).await {
-            for files in settings.files() {
+    async fn ask(&mut self) -> Result<(), Obstacle> {
+        if self.server.is_none() {
+            let asked = CertificateSettings::of(self.settings.address, &self.settings.to_own_server).await;
+            let server = asked.map_err(|silence| Obstacle::Unanswered(silence.to_string()))?;
+            for (files, _) in server.files() {
                 if self.used.iter().all(|(used, _)| *used != files) {
                     let stamps = files.stamps();
                     self.used.push((files, stamps));
                 }
             }
-            self.settings = Some(settings);
+            self.server = Some(server);
         }
+        Ok(())
     }
 
     async fn round(&mut self) {
+        if let Err(Obstacle::Unanswered(why)) = self.ask().await {
+            return self.go_on_without(&why);
+        }
         let found = self.stamps();
         if self.used.iter().map(|(_, used)| used).eq(&found) {
             // What could not be used is gone.
             self.refused = None;
+            self.unanswered = None;
             self.tally.certificates_refused(false);
             return;
         }
@@ -110,6 +109,7 @@ impl<'p> Certificates<'p> {
             Ok(()) => {
                 self.used.iter_mut().zip(found).for_each(|((_, used), found)| *used = found);
                 self.refused = None;
+                self.unanswered = None;
                 self.reminded = None;
                 self.tally.certificates_renewed();
                 tracing::info!("the certificates have changed: the server and we use the new ones{}", self.validity());
@@ -119,10 +119,28 @@ impl<'p> Certificates<'p> {
                     tracing::warn!("the certificates have changed and cannot be used, the old ones stay in use: {why}");
                 }
                 self.refused = Some(Refused { found, why, at: Instant::now() });
+                self.unanswered = None;
                 self.tally.certificates_refused(true);
             }
-            Err(Obstacle::Unanswered) => {}
+            Err(Obstacle::Unanswered(why)) => self.go_on_without(&why),
         }
+    }
+
+    /// Files that the server has not heard of are no reason for us to go to others with what is out of date.
+    fn go_on_without(&mut self, why: &str) {
+        let changed = self.tls.stamps() != self.tls.files().stamps();
+        let since = *self.unanswered.get_or_insert_with(Instant::now);
+        if !changed || since.elapsed() < LONG {
+            return;
+        }
+        match self.tls.reload() {
+            Ok(()) => tracing::warn!(
+                "the certificates have changed, and the server cannot be told: it {why}; we use the new ones, and it goes on with \
+                 the old ones until it can"
+            ),
+            Err(error) => tracing::debug!("the certificates have changed and cannot be used: {error:#}"),
+        }
+        self.tally.certificates_refused(true);
     }
 
     fn stamps(&self) -> Vec<Stamps> {
@@ -132,21 +150,26 @@ impl<'p> Certificates<'p> {
     /// All are looked at before any is used.
     async fn renew(&self) -> Result<(), Obstacle> {
         let unusable = |error: anyhow::Error| Obstacle::Unusable(format!("{error:#}"));
-        for (files, _) in &self.used {
-            tls::check(files).map_err(unusable)?;
+        let unanswered = || Obstacle::Unanswered("has not said which files it reads".to_owned());
+        let Settings { address, name, ip, to_own_server, .. } = self.settings;
+        let (Some(server), Some(own)) = (&self.server, &to_own_server.tls) else { return Err(unanswered()) };
+        let of_ours = if server.asks_clients() { &[Use::Client][..] } else { &[] };
+        tls::check(self.tls.files(), of_ours).map_err(unusable)?;
+        for (files, uses) in server.files() {
+            tls::check(&files, &uses).map_err(unusable)?;
+            if uses.contains(&Use::Server) {
+                self.tls.check_server(&files, name.as_ref(), *ip).map_err(unusable)?;
+            }
         }
-        let (Some(settings), Some(own)) = (&self.settings, &self.own.tls) else {
-            return Err(Obstacle::Unanswered);
-        };
-        let mut outcome = settings.load(self.server, &self.own).await;
+        let mut outcome = server.load(*address, to_own_server).await;
         if let Outcome::Unanswered(_) = outcome {
             // It may find that our old certificate has expired.
             own.reload().map_err(unusable)?;
-            outcome = settings.load(self.server, &self.own).await;
+            outcome = server.load(*address, to_own_server).await;
         }
         match outcome {
             Outcome::Done => {}
-            Outcome::Unanswered(_) => return Err(Obstacle::Unanswered),
+            Outcome::Unanswered(why) => return Err(Obstacle::Unanswered(why)),
             Outcome::Moot(why) | Outcome::Failed(why) | Outcome::Forbidden(why) => {
                 return Err(Obstacle::Unusable(format!("the server does not take them: {why}")));
             }

@@ -48,6 +48,8 @@ pub(super) struct Changeover<'p> {
     waits: Option<(Instant, Option<Instant>)>,
     /// What our server would not let us do; said once.
     refused: Option<String>,
+    /// Whether the server's ACL file is behind the server.
+    unsaved: bool,
 }
 
 /// What of the options it takes.
@@ -60,9 +62,9 @@ pub(super) struct ChangeoverSettings {
 }
 
 impl<'p> Changeover<'p> {
-    /// Beside the server at this address.
+    /// Beside this server.
     pub(super) fn new(
-        own: SocketAddr,
+        own: Access,
         credentials: &'p Credentials,
         last: &LastReport,
         settings: ChangeoverSettings,
@@ -70,7 +72,7 @@ impl<'p> Changeover<'p> {
     ) -> Self {
         Self {
             credentials,
-            own: Access::at(own, credentials.clone()),
+            own,
             others: BTreeMap::new(),
             last: last.subscribe(),
             settings,
@@ -78,6 +80,7 @@ impl<'p> Changeover<'p> {
             agreed: None,
             waits: None,
             refused: None,
+            unsaved: false,
         }
     }
 
@@ -161,6 +164,7 @@ impl<'p> Changeover<'p> {
         };
         self.tell_wait(&step);
         self.act(&step, &hash, mine).await;
+        self.save().await;
         Some(step)
     }
 
@@ -233,14 +237,22 @@ impl<'p> Changeover<'p> {
         tracing::info!("{step}");
         self.refused = None;
         if let Step::Retire(former) = step {
-            self.record.remove(former);
+            self.record.retire(former);
         }
-        let is_kept = matches!(step, Step::FollowWithMine) || !self.settings.has_acl_file;
-        if !is_kept && let Some(why) = failure(self.own.tell(&AccessChange::Save).await) {
-            tracing::warn!(
-                "the server cannot keep its passwords in its ACL file: {why}; write the hash of the new password there before \
-                 it starts again"
-            );
+        self.unsaved |= self.settings.has_acl_file && !matches!(step, Step::FollowWithMine);
+    }
+
+    /// Until it is done: a server that starts again knows what is in its file.
+    async fn save(&mut self) {
+        if !self.unsaved {
+            return;
+        }
+        match failure(self.own.tell(&AccessChange::Save).await) {
+            None => self.unsaved = false,
+            Some(why) => self.tell_refused(&format!(
+                "the server cannot keep its passwords in its ACL file: {why}; make that file and its folder writable to it, or \
+                 write the hash of the new password there before it starts again"
+            )),
         }
     }
 
@@ -262,7 +274,7 @@ impl<'p> Changeover<'p> {
 
     fn tell_refused(&mut self, why: &str) {
         if self.refused.as_deref() != Some(why) {
-            tracing::warn!("the server's password cannot be changed over: {why}");
+            tracing::warn!("the password is not changed over as it should be: {why}");
             self.refused = Some(why.to_owned());
         }
     }

@@ -23,6 +23,8 @@ pub(super) struct Input<'p> {
     pub(super) credentials: &'p Credentials,
     /// What pods' files have said our password is, ours among it.
     pub(super) accepted: &'p BTreeSet<PasswordHash>,
+    /// What they said before that, and nobody comes with any more.
+    pub(super) retired: &'p [PasswordHash],
     pub(super) ip: Option<IpAddr>,
     pub(super) port: u16,
     pub(super) dir: Option<&'p Path>,
@@ -98,18 +100,21 @@ impl Input<'_> {
     fn is_behind(&self, name: &str) -> bool {
         let mine = self.credentials.keyring.current().map(|password| password.hash());
         let given = self.given.text(name).map(|password| Secret::new(password).hash());
-        given != mine && given.is_some_and(|given| self.accepted.contains(&given))
+        let was_ours = |given| self.accepted.contains(&given) || self.retired.contains(&given);
+        given != mine && given.is_some_and(was_ours)
     }
 
-    /// The default user as it was, with all passwords that somebody may come with, ours last; none where there is but one.
+    /// The default user as it was, with all passwords that somebody may come with, ours last; none where `requirepass` says
+    /// as much.
     ///
     /// From its first moment the server accepts what it did before, as others may not have heard of ours yet. A password
     /// in the configuration stays, unless it is one of those that were changed over.
     fn default_user(&self, mine: &Secret) -> Option<String> {
         let mine = mine.hash();
         let given = self.given.text("requirepass").map(|password| Secret::new(password).hash());
-        let is_ours = given.is_none_or(|given| given == mine) || self.is_behind("requirepass");
-        if !is_ours || self.accepted.len() < 2 {
+        let is_behind = self.is_behind("requirepass");
+        let is_ours = given.is_none_or(|given| given == mine) || is_behind;
+        if !is_ours || (!is_behind && self.accepted.len() < 2) {
             return None;
         }
         let passwords = self.accepted.iter().filter(|hash| **hash != mine).chain([&mine]);

@@ -16,6 +16,7 @@ use super::keep::Progress;
 use super::metrics::Tally;
 use super::record::Record;
 use super::settings::Settings;
+use super::users;
 use super::watch::{LastReport, hand_over_from_dead};
 use crate::admin::Admin;
 use crate::cli::RunArgs;
@@ -163,9 +164,11 @@ impl Duties for Pod {
         self.debts.send_replace(Debts { append_only, held_back, nodes_conf });
         let mut record = Record::read(Some(&config.dir()));
         record.add(self.settings.credentials.keyring.current().map(|password| password.hash()).as_ref());
+        users::admit(&config, &self.settings.credentials, &record);
         let input = Input {
             given,
             accepted: record.hashes(),
+            retired: record.retired(),
             version,
             credentials: &self.settings.credentials,
             ip: self.settings.ip,

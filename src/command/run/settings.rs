@@ -27,6 +27,8 @@ pub(super) struct Settings {
     pub(super) ip: Option<IpAddr>,
     pub(super) site: Site,
     pub(super) credentials: Credentials,
+    /// For our own server.
+    pub(super) to_own_server: Credentials,
     /// Where the password is read from, and read again.
     pub(super) password_file: Option<PathBuf>,
     /// How long a former password stays valid.
@@ -52,7 +54,7 @@ impl Settings {
         let budget = Budget::split(args.end.grace_period, args.end.delay).map_err(|error| Exit::Usage.saying(error))?;
         tracing::debug!("of the grace period: {budget}");
         let service = args.own.service.as_ref().map(|name| Service::new(name, &args.find.dns_server)).transpose()?;
-        let credentials = Credentials::new(&args.own.credentials, service.as_ref())?;
+        let credentials = Credentials::new(&args.own.credentials, service.as_ref())?.until_told()?;
         let config = read_config(&args.server)?;
         let in_cluster = args.own.mode == Mode::Cluster && config.as_ref().is_none_or(ServerConfig::cluster_enabled);
         let port = match &config {
@@ -80,6 +82,7 @@ impl Settings {
             name,
             ip: args.own.pod_ip,
             site: Site { zone: args.zone.clone(), host: args.host.clone() },
+            to_own_server: credentials.to_own_server()?,
             credentials,
             password_file: config::password_file(&args.own.credentials.login),
             password_overlap: args.password_overlap,
@@ -97,7 +100,7 @@ impl Settings {
 
     /// The server, to be asked.
     pub(super) fn server(&self) -> Server {
-        Server::at(self.address, self.credentials.clone(), self.policy.cluster)
+        Server::at(self.address, self.to_own_server.clone(), self.policy.cluster)
     }
 }
 

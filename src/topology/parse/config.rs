@@ -151,6 +151,18 @@ impl ServerConfig {
         str::from_utf8(self.values(name)?.first()?).ok()
     }
 
+    /// The file that the server has its users from.
+    pub fn acl_file(&self) -> Option<PathBuf> {
+        self.is_given("aclfile").then(|| self.dir().join(self.name("aclfile", "")))
+    }
+
+    /// The rules of a user that the configuration names; those that are no text are passed over.
+    pub fn user(&self, name: &str) -> Option<impl Iterator<Item = &str>> {
+        let mut users = self.all("user").map(|directive| directive.values.as_slice());
+        let rules = users.find_map(|values| values.split_first().filter(|(user, _)| *user == name.as_bytes()))?.1;
+        Some(rules.iter().filter_map(|rule| str::from_utf8(rule).ok()))
+    }
+
     /// The client port; 0 where there is none without TLS.
     pub fn port(&self) -> u16 {
         const DEFAULT: u16 = 6379;

@@ -21,7 +21,7 @@ use crate::command::run::metrics;
 use crate::command::run::record::Record;
 use crate::command::run::settings::Settings;
 use crate::command::run::watch::Watch;
-use crate::command::run::{aof, certificates, guard, password_file};
+use crate::command::run::{aof, guard, password_file};
 use crate::exit;
 use crate::observer::Observer;
 use crate::process::memory;
@@ -29,7 +29,7 @@ use crate::topology::identity::PodName;
 use crate::topology::probe::{Life, Phase, Reconciliation};
 use crate::topology::server::ServerReport;
 use crate::topology::supervise::State;
-use crate::valkey::Candidate;
+use crate::valkey::{Access, Candidate};
 
 /// What is waited before a part with a bug is begun again: it may be one that strikes at once.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -82,14 +82,15 @@ impl Pod {
 
     /// Until the node leaves, or its server has ended.
     async fn change_over(&self, mut state: watch::Receiver<State>) {
-        let Settings { config, address, credentials, policy, password_overlap, .. } = &self.settings;
+        let Settings { config, address, credentials, to_own_server, policy, password_overlap, .. } = &self.settings;
         let dir = self.data_dir();
         let settings = ChangeoverSettings {
             in_cluster: policy.cluster,
             has_acl_file: config.as_ref().is_some_and(|config| config.is_given("aclfile")),
             overlap: *password_overlap,
         };
-        let changeover = Changeover::new(*address, credentials, &self.last, settings, Record::read(dir.as_deref()));
+        let own = Access::at(*address, to_own_server.clone());
+        let changeover = Changeover::new(own, credentials, &self.last, settings, Record::read(dir.as_deref()));
         tokio::select! {
             never = changeover.run() => match never {},
             _ = state.wait_for(|state| *state != State::Running) => {}
@@ -97,14 +98,8 @@ impl Pod {
     }
 
     async fn renew_certificates(&self) {
-        let Settings { address, credentials, .. } = &self.settings;
-        let Some(tls) = &credentials.tls else { return };
-        loop {
-            match Certificates::new(*address, credentials, tls, &self.tally) {
-                Ok(certificates) => match certificates.run().await {},
-                Err(error) => tracing::error!("nobody looks after the certificates from here yet: {error:#}"),
-            }
-            sleep(certificates::AGAIN).await;
+        if let Some(tls) = &self.settings.credentials.tls {
+            match Certificates::new(&self.settings, tls, &self.tally).run().await {}
         }
     }
 

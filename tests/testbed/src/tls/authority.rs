@@ -59,11 +59,27 @@ impl Authority {
 
     /// [`Authority::issue`] for another time.
     pub fn issue_for(&self, names: &[&str], from: SystemTime, to: SystemTime) -> Issued {
+        // The bus and replication are servers and clients with one certificate.
+        self.issue_with(names, &[ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth], from, to)
+    }
+
+    /// [`Authority::issue`] for servers alone.
+    pub fn issue_for_server(&self, names: &[&str]) -> Issued {
+        let now = SystemTime::now();
+        self.issue_with(names, &[ExtendedKeyUsagePurpose::ServerAuth], now - DAY, now + 90 * DAY)
+    }
+
+    fn issue_with(
+        &self,
+        names: &[&str],
+        usages: &[ExtendedKeyUsagePurpose],
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Issued {
         let mut params = params(names, names.first().unwrap_or(&"nobody"));
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        // The bus and replication are servers and clients with one certificate.
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = usages.to_vec();
         valid(&mut params, from, to);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
