@@ -16,6 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use crate::exit::{Exit, Failure};
@@ -85,10 +86,14 @@ impl Admin {
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => match guests.place() {
-                        Some(place) => guests.admit(place.clone(), visit(stream, place, Arc::clone(&health))),
-                        None => answer::turn_away(&stream),
-                    },
+                    Ok((stream, _)) => {
+                        match guests.place() {
+                            Some(place) => guests.admit(place.clone(), visit(stream, place, Arc::clone(&health))),
+                            None => answer::turn_away(&stream),
+                        }
+                        // Where many come at once, what one has said already is heard before the next can take its place.
+                        yield_now().await;
+                    }
                     Err(error) => {
                         tracing::warn!("cannot accept a connection on {}: {error}", self.address);
                         sleep(PAUSE).await;

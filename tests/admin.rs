@@ -11,7 +11,7 @@ use serde_json::Value;
 use testbed::redis::cmd;
 use testbed::{Crowd, Ended, Subnet, Testbed, Valkey, wait_for};
 use tokio::sync::{oneshot, watch};
-use valkeeper::admin::{Admin, Health};
+use valkeeper::admin::{Admin, Exposition, Health};
 use valkeeper::command::probe::{OwnHealth, Told};
 use valkeeper::config::Credentials;
 use valkeeper::topology::probe::{Life, Probe, Reconciliation, Verdict};
@@ -140,6 +140,46 @@ fn number(bed: &Testbed, pod: usize, field: &str) -> u64 {
     let info: String = cmd("INFO").query(&mut bed.connection(pod).unwrap()).unwrap();
     let value = info.lines().find_map(|line| line.strip_prefix(&format!("{field}:"))).unwrap();
     value.trim().parse().unwrap()
+}
+
+/// Has the thread to itself for a moment when it is asked for metrics, as a busy process has.
+struct Busy(mpsc::Sender<()>);
+
+impl Health for Busy {
+    fn patience(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    async fn ask(&self, _: Probe) -> Verdict {
+        Verdict::pass("fine")
+    }
+
+    fn reconciliation(&self) -> Option<Reconciliation> {
+        None
+    }
+
+    fn metrics(&self) -> Exposition {
+        self.0.send(()).unwrap();
+        thread::sleep(Duration::from_secs(1));
+        Exposition::default()
+    }
+}
+
+#[test]
+fn a_probe_that_has_said_what_it_wants_is_answered_though_hundreds_come_after_it_at_once() {
+    let subnet = Subnet::lease();
+    let (sender, busy) = mpsc::channel();
+    let serving = Serving::of(SocketAddr::new(subnet.host(1).into(), 0), || Busy(sender));
+    let mut metrics = serving.connect();
+    metrics.write_all(request("GET", "/metrics").as_bytes()).unwrap();
+    busy.recv_timeout(LIMIT).unwrap();
+    let mut probe = serving.connect();
+    probe.write_all(request("GET", "/livez").as_bytes()).unwrap();
+    let crowd: Vec<_> = (0..200).map(|_| serving.connect()).collect();
+    let mut answer = String::new();
+    probe.read_to_string(&mut answer).unwrap();
+    assert_eq!(parsed(&answer).0, 200, "{answer}");
+    drop(crowd);
 }
 
 #[test]
