@@ -6,8 +6,9 @@ mod onlooker;
 
 use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use onlooker::{Onlooker, files_below, holds};
 use rustix::process::{Pid, Signal, getuid, kill_process};
 use testbed::redis::{Client, IntoConnectionInfo as _, RedisConnectionInfo, cmd};
 use testbed::{Ended, Testbed, Valkey, die_with_parent, http_get, wait_for};
+use valkeeper::config::Secret;
 
 const LIMIT: Duration = Duration::from_secs(90);
 const BINARY: &str = env!("CARGO_BIN_EXE_valkeeper");
@@ -33,6 +35,20 @@ fn silent(what: &str, command: &mut Command, codes: &[i32]) -> Ended {
     assert!(ended.code.is_some_and(|code| codes.contains(&code)), "{what}: {ended}");
     assert!(!holds(ended.to_string().as_bytes(), MARK), "{what} tells the password: {ended}");
     ended
+}
+
+/// What a command says that goes on until it is interrupted, once it has said something.
+fn watched(command: &mut Command) -> Vec<u8> {
+    let output = tempfile::NamedTempFile::new().unwrap();
+    let file = || output.reopen().unwrap();
+    die_with_parent(command);
+    let mut child =
+        command.stdout(file()).stderr(fs::File::options().append(true).open(output.path()).unwrap()).spawn().unwrap();
+    let said = || fs::read(output.path()).unwrap();
+    wait_for("a word", LIMIT, || Ok(holds(&said(), "STATE").then_some(()))).unwrap();
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    child.wait().unwrap();
+    said()
 }
 
 /// The command with our password in its environment, logging all there is.
@@ -80,13 +96,20 @@ fn no_command_shows_the_password_to_anybody() {
         let text = |args: &[&str]| told(bed.valkeeper(args), "text");
         silent("bootstrap", &mut json(&[&["bootstrap"], &shape[..]].concat()), &[0]);
         write_keys(&bed);
+        silent("bootstrap", &mut json(&[&["bootstrap", "--dry-run"], &shape[..]].concat()), &[0]);
         silent("status", &mut text(&["status"]), &[0, 1]);
+        assert!(!holds(&watched(&mut text(&["status", "--watch"])), MARK), "status --watch tells the password");
         silent("status", &mut json(&["status"]), &[0, 1]);
         silent("doctor", &mut text(&["doctor"]), &[0, 1]);
         silent("doctor", &mut json(&["doctor"]), &[0, 1]);
         silent("evacuate", &mut json(&["evacuate", "valkey-3", "--shards", "3"]), &[0]);
         silent("rebalance", &mut text(&["rebalance", "--dry-run"]), &[0]);
-        silent("rebalance", &mut text(&["rebalance"]), &[0]);
+        silent("rebalance", &mut json(&["rebalance"]), &[0]);
+        for role in ["run", "watch"] {
+            silent("acl", &mut text(&["acl", "--username", "app", "--role", role]), &[0]);
+        }
+        let volume = tempfile::tempdir().unwrap();
+        silent("install", &mut text(&["install", volume.path().to_str().unwrap()]), &[0]);
         for probe in ["startup", "liveness", "readiness"] {
             silent(probe, &mut told(bed.valkeeper_in(0, &["probe", probe]), "text"), &[0, 1]);
         }
@@ -121,6 +144,57 @@ fn no_command_shows_the_password_to_anybody() {
         let saw = onlooker.saw();
         assert!(saw.is_empty(), "{}: anybody can see the password: {saw:?}", valkey.version);
     }
+}
+
+/// A user of its own, mutual TLS, and a password that becomes another.
+#[test]
+fn neither_a_password_that_changes_nor_a_private_key_is_shown_to_anybody() {
+    const NEXT: &str = "m4rk3r-n3xt";
+    const APP: &str = "app";
+    let (onlooker, next_onlooker) = (Onlooker::of(MARKER), Onlooker::of(NEXT));
+    let hash = Secret::new(MARKER).hash();
+    let mut bed = Testbed::builder(&Valkey::newest())
+        .binary(BINARY)
+        .supervised(true)
+        .tls(true)
+        .pods(2)
+        .start_servers(false)
+        .users((APP, MARKER), (APP, MARKER))
+        .config("user", "default off")
+        .config("user", &format!("{APP} on #{} ~* &* +@all", hash.as_str()))
+        .build()
+        .unwrap();
+    let files: Vec<_> = (0..2).map(|pod| bed.dir().join(format!("password-{pod}"))).collect();
+    for (pod, file) in bed.pods().iter().zip(&files) {
+        fs::write(file, MARKER).unwrap();
+        let args = ["--username", APP, "--password-file", file.to_str().unwrap(), "--password-overlap", "0s"];
+        pod.set_run_args(&[&args[..], &["--shards", "1", "--replicas", "1", "--log-level", "trace"]].concat());
+        pod.start().unwrap();
+    }
+    bed.form(1, 1).unwrap();
+    files.iter().for_each(|file| fs::write(file, NEXT).unwrap());
+    bed.wait_for("the former password to be refused", LIMIT, || {
+        let is_over = |pod: &testbed::Pod| pod.run_log().contains("refuses the former password");
+        Ok(bed.pods().iter().all(is_over).then_some(()))
+    })
+    .unwrap();
+    bed.set_password(NEXT);
+    let status = silent("status", bed.valkeeper(&["status"]).args(["--log-level", "trace"]), &[0, 1]);
+    let key = fs::read_to_string(bed.tls().mount(0).key()).unwrap();
+    let key = key.lines().nth(1).unwrap();
+    for pod in bed.pods() {
+        pod.stop().unwrap();
+        let log = pod.run_log();
+        let is_silent = ![MARK, key].iter().any(|secret| holds(log.as_bytes(), secret));
+        assert!(log.contains("TRACE") && is_silent, "the log of {} tells a secret", pod.name());
+    }
+    assert!(!holds(status.to_string().as_bytes(), key));
+    let told = |path: &PathBuf| !files.contains(path) && !path.starts_with(bed.dir().join("certificates"));
+    for path in files_below(bed.dir()).into_iter().filter(told) {
+        let text = fs::read(&path).unwrap();
+        assert!(![MARK, key].iter().any(|secret| holds(&text, secret)), "{} holds a secret", path.display());
+    }
+    assert_eq!((onlooker.saw(), next_onlooker.saw()), Default::default());
 }
 
 #[test]
@@ -203,10 +277,51 @@ fn what_is_wrong_with_an_option_is_told_without_the_password() {
     silent("status", &mut command, &[1, 64, 69]);
 }
 
+/// As root everything may be looked at: another user shows the difference.
+const NOBODY: u32 = 65_534;
+
+/// O_NONBLOCK.
+const NONBLOCK: i32 = 0o4000;
+
+/// Each command reads the password from a pipe that nobody writes to, and so can be looked at before it has it.
+#[test]
+fn of_no_command_anybody_but_root_may_read_environment_and_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    assert!(Command::new("mkfifo").args(["-m", "666"]).arg(&pipe).status().unwrap().success());
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    for args in [
+        &["bootstrap", "--service", "x."][..],
+        &["run", "--mode", "standalone", "--", "sleep", "60"],
+        &["drain"],
+        &["probe", "startup"],
+        &["status", "--service", "x."],
+        &["doctor", "--service", "x."],
+        &["rebalance", "--service", "x."],
+        &["evacuate", "valkey-3", "--service", "x."],
+        &["acl", "--username", "app"],
+    ] {
+        let mut command = Command::new(BINARY);
+        command.args(args).env("VALKEEPER_PASSWORD_FILE", &pipe).stderr(Stdio::null()).stdout(Stdio::null());
+        if getuid().is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        die_with_parent(&mut command);
+        let mut child = command.spawn().unwrap();
+        let proc = PathBuf::from(format!("/proc/{}", child.id()));
+        // It can be opened once somebody reads it, who then waits for what is written.
+        let writer = || fs::File::options().write(true).custom_flags(NONBLOCK).open(&pipe).ok();
+        let reads = wait_for(&format!("{args:?} to read the password"), LIMIT, || Ok(writer()));
+        let owner = fs::metadata(proc.join("environ")).map(|file| file.uid());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(reads.unwrap());
+        assert_eq!(owner.unwrap(), 0, "{args:?}");
+    }
+}
+
 #[test]
 fn we_leave_no_core_and_only_root_may_look_at_us() {
-    // As root everything may be looked at: another user shows the difference.
-    const NOBODY: u32 = 65_534;
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let user = if getuid().is_root() { NOBODY } else { getuid().as_raw() };
