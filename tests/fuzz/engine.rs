@@ -2,6 +2,8 @@
 //! again by its number.
 
 use std::env;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::iter::once;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,8 +17,8 @@ const SECONDS: u64 = 2;
 /// No input may take as long, also on a busy machine.
 const HANG: Duration = Duration::from_secs(30);
 
-/// Shows the target what a corpus of good inputs is when it is left alone, and then broken in every way, for
-/// VALKEEPER_FUZZ_SECONDS; with VALKEEPER_FUZZ_INPUT only that one. The target panics where something is wrong.
+/// Shows the target what a corpus of good inputs is when it is left alone, and then broken in every way, elsewhere each
+/// time, for VALKEEPER_FUZZ_SECONDS; with VALKEEPER_FUZZ_INPUT only that one. The target panics where something is wrong.
 pub(crate) fn fuzz(name: &'static str, corpus: &[Vec<u8>], mut target: impl FnMut(&[u8])) {
     let number = |variable| env::var(variable).ok().and_then(|text| text.parse::<u64>().ok());
     let limit = Duration::from_secs(number("VALKEEPER_FUZZ_SECONDS").unwrap_or(SECONDS));
@@ -24,7 +26,11 @@ pub(crate) fn fuzz(name: &'static str, corpus: &[Vec<u8>], mut target: impl FnMu
     let _watchdog = Watchdog::over(name);
     let started = Instant::now();
     let mut tried = 0;
-    for input in only.unwrap_or(0).. {
+    let inputs = only.map_or_else(
+        || Box::new(from_anywhere(corpus.len() as u64)) as Box<dyn Iterator<Item = u64>>,
+        |input| Box::new(once(input)),
+    );
+    for input in inputs {
         let bytes = nth(corpus, input);
         _watchdog.at.store(input, Ordering::Relaxed);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| target(&bytes))) {
@@ -32,11 +38,17 @@ pub(crate) fn fuzz(name: &'static str, corpus: &[Vec<u8>], mut target: impl FnMu
             resume_unwind(panic);
         }
         tried += 1;
-        if only.is_some() || started.elapsed() >= limit {
+        if started.elapsed() >= limit {
             break;
         }
     }
     println!("{name}: {tried} inputs in {:.0} s, without a finding", started.elapsed().as_secs_f64());
+}
+
+/// The good inputs, and then those that follow a number that nobody has chosen.
+fn from_anywhere(good: u64) -> impl Iterator<Item = u64> {
+    let start = RandomState::new().build_hasher().finish() >> 1;
+    (0..good).chain(good.max(start)..)
 }
 
 fn nth(corpus: &[Vec<u8>], input: u64) -> Vec<u8> {

@@ -27,7 +27,10 @@ fn flags() {
         "rebalance\n--service\n10.0.3.7\n--weight\nvalkey-3=2,valkey-4=0\n--max-rate\n1000\n--cluster-id\na.b",
         "evacuate\nvalkey-8\nvalkey-9\n--shards\n4\n--service\nx.\n--statefulset\nvalkey",
         "probe\nreadiness\n--timeout\n1s\n--data-dir\n/data\n--log-level\ntrace\n--log-format\njson",
-        "local\n--shards\n3\n--server\nvalkey-server",
+        "local\n--shards\n3\n--server\nvalkey-server\n--tls",
+        "acl\n--username\napp\n--role\nwatch\n--fixed-password\n--password-file\n/secrets/password",
+        "install\n/shared",
+        "status\n--tls\n--tls-ca\n/tls/ca.crt\n--tls-cert\n/tls/tls.crt\n--tls-key\n/tls/tls.key\n--tls-server-name\nvalkey\n--tls-insecure",
     ]);
     fuzz("flags", &corpus, |bytes| {
         let words = bytes.split(|byte| *byte == b'\n').map(|word| OsString::from_vec(word.to_vec()));
@@ -79,6 +82,13 @@ fn environment() {
         "VALKEEPER_USERNAME=app",
         "VALKEEPER_PASSWORD_FILE=/no/such/file",
         "VALKEY_PASSWORD=secret",
+        "VALKEEPER_PASSWORD_OVERLAP=2m",
+        "VALKEEPER_DATA_DIR=/data",
+        "VALKEEPER_TLS=true",
+        "VALKEEPER_TLS_CA=/no/such/file",
+        "VALKEEPER_TLS_INSECURE=true",
+        "VALKEEPER_TLS_SERVER_NAME=valkey",
+        "VALKEEPER_AUTO_REBALANCE=true",
     ]);
     fuzz("environment", &corpus, |bytes| {
         let text: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != 0).take(4_096).collect();

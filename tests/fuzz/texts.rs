@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
 
 use testbed::Authority;
-use valkeeper::tls::{self, Files, Names, Pair, Tls};
+use valkeeper::tls::{self, Files, Names, Pair, Tls, Use};
+use valkeeper::topology::changeover::{PasswordHash, Wanted, accepts, with_passwords};
 use valkeeper::topology::drain::DrainReport;
 use valkeeper::topology::electorate::Electorate;
 use valkeeper::topology::identity::{ClusterId, Mark, PodName, SiteName};
@@ -16,7 +17,7 @@ use valkeeper::topology::observation::View;
 use valkeeper::topology::parse::{
     Arguments, ClusterInfo, Info, RdbHead, ServerConfig, directive, directives, manifest, nodes, nodes_conf,
 };
-use valkeeper::topology::start::Former;
+use valkeeper::topology::start::{Former, with_shard_ids_of_primaries};
 use valkeeper::topology::{NodeEntry, Role, SLOT_COUNT, Version};
 
 use crate::engine::fuzz;
@@ -31,6 +32,10 @@ fn the_nodes_of_a_cluster() {
         let text = String::from_utf8_lossy(bytes);
         let (from_server, from_disk) = (nodes(&text), nodes_conf(&text));
         assert_eq!(from_server.as_ref().ok(), from_disk.as_ref().ok());
+        if let Some(mended) = with_shard_ids_of_primaries(&text) {
+            assert!(!mended.replicas.is_empty() && mended.text.lines().count() == text.lines().count());
+            assert_eq!(with_shard_ids_of_primaries(&mended.text), None, "{}", mended.text);
+        }
         match from_server {
             Ok(entries) => read_entries(&entries),
             Err(error) => assert!(error.to_string().len() < SENTENCE, "{error}"),
@@ -233,6 +238,28 @@ fn files_beside_the_data() {
     });
 }
 
+#[test]
+fn users_of_a_server() {
+    let hash = |name: char| PasswordHash::of_digest(&[name as u8; 32]);
+    let known = |text: &str| hash(text.chars().next().unwrap_or('-'));
+    let digits = hash('1').as_str().to_owned();
+    let corpus = owned(&[
+        &format!("user default off\nuser app on >1 #{digits} ~* &* +@all\nuser other on nopass\n"),
+        &format!("user app on resetpass !{digits} <2 >3 (+get ~a:*) -debug resetchannels\r\n\n"),
+        "user app on >1 >2 >3\nuser app reset",
+    ]);
+    let (mine, accepted, retired) = (hash('3'), [hash('3'), hash('2')], [hash('1')]);
+    let wanted = Wanted { mine: &mine, accepted: &accepted, retired: &retired };
+    fuzz("users", &corpus, |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let _ = accepts(text.split(' '), known);
+        if let Some(changed) = with_passwords(&text, "app", &wanted, known) {
+            assert_eq!(with_passwords(&changed, "app", &wanted, known), None, "{changed}");
+            assert!(changed.lines().count() == text.lines().count() && changed.len() > text.len(), "{changed}");
+        }
+    });
+}
+
 /// Their keys are made anew each time, so that a finding is played again by its bytes and not by its number.
 #[test]
 fn certificates_and_keys() {
@@ -251,11 +278,16 @@ fn certificates_and_keys() {
         fs::write(file("ca.crt"), &bytes[..first]).unwrap();
         fs::write(file("tls.crt"), &bytes[from(first).min(second)..second]).unwrap();
         fs::write(file("tls.key"), &bytes[from(second)..]).unwrap();
-        if let Err(error) = tls::check(&files) {
+        if let Err(error) = tls::check(&files, &[Use::Server, Use::Client]) {
             assert!(format!("{error:#}").len() < SENTENCE, "{error:#}");
         }
-        if let Ok(tls) = Tls::new(files.clone(), Names::Any, false) {
+        if let Ok(tls) = Tls::new(files.clone(), Names::PodsOf(vec!["valkey".to_owned()]), false) {
             let _ = tls.expires().map(tls::left);
+            for pod in [PodName::new("valkey-0"), None] {
+                if let Err(error) = tls.check_server(&files, pod.as_ref(), None) {
+                    assert!(format!("{error:#}").len() < SENTENCE + bytes.len(), "{error:#}");
+                }
+            }
         }
     });
 }

@@ -57,20 +57,18 @@ pub fn with_passwords(
     wanted: &Wanted<'_>,
     hash: impl Fn(&str) -> PasswordHash,
 ) -> Option<String> {
-    let mut changed = false;
-    let lines = text.split_inclusive('\n').map(|line| {
-        let Some(rules) = rules_of(line, user).filter(|_| !changed) else { return line.to_owned() };
-        let Accepts::These(passwords) = accepts(rules, &hash) else { return line.to_owned() };
-        let added = wanted.beside(&passwords);
-        if added.is_empty() {
-            return line.to_owned();
-        }
-        changed = true;
-        let (rules, end) = line.split_at(line.trim_ascii_end().len());
-        format!("{rules}{added}{end}")
-    });
-    let text = lines.collect();
-    changed.then_some(text)
+    // A file in which a user comes twice is none that the server takes.
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let place = lines.iter().position(|line| rules_of(line, user).is_some())?;
+    let line = lines.get(place)?;
+    let Accepts::These(passwords) = accepts(rules_of(line, user)?, &hash) else { return None };
+    let added = wanted.beside(&passwords);
+    let (rules, end) = line.split_at(line.trim_ascii_end().len());
+    let changed = |(number, other): (usize, &&str)| match number == place {
+        true => format!("{rules}{added}{end}"),
+        false => (*other).to_owned(),
+    };
+    (!added.is_empty()).then(|| lines.iter().enumerate().map(changed).collect())
 }
 
 impl Wanted<'_> {
