@@ -2,7 +2,7 @@
 //! the same run. Fails where what is promised does not hold.
 //!
 //! `cargo bench --bench crashing`; VALKEEPER_BENCH_ALL=1 for every version and not the newest alone,
-//! VALKEEPER_BENCH_RUNS times each (3).
+//! VALKEEPER_BENCH_RUNS times each (3), VALKEEPER_BENCH_TLS=1 for mutual TLS on every port.
 
 use std::env;
 use std::time::Duration;
@@ -59,6 +59,7 @@ fn main() -> Result<()> {
 fn measure(valkey: &Valkey, death: &Death, runs: usize) -> Result<(Duration, u64)> {
     let bed = Testbed::builder(valkey)
         .pods(6)
+        .tls(env::var_os("VALKEEPER_BENCH_TLS").is_some())
         .config("save", "\"\"")
         .config("repl-diskless-sync-delay", "0")
         .config("cluster-node-timeout", NODE_TIMEOUT)

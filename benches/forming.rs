@@ -2,7 +2,8 @@
 //! create` in the same run, on servers that were started more than three seconds before. Checks that afterwards
 //! `cluster-node-timeout` is what it was.
 //!
-//! `cargo bench --bench forming -- [NODES…]`; VALKEEPER_BENCH_RUNS sets how often each is measured (default 3).
+//! `cargo bench --bench forming -- [NODES…]`; VALKEEPER_BENCH_RUNS sets how often each is measured (default 3),
+//! VALKEEPER_BENCH_TLS=1 is for mutual TLS on every port.
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,8 @@ fn main() -> Result<()> {
 
 /// Starts fresh servers, lets them grow old enough, and times the forming until every node says ok.
 fn measure(valkey: &Valkey, nodes: u8, form: fn(&Testbed) -> Result<()>) -> Result<Duration> {
-    let bed = Testbed::builder(valkey).pods(nodes).binary(env!("CARGO_BIN_EXE_valkeeper")).build()?;
+    let tls = std::env::var_os("VALKEEPER_BENCH_TLS").is_some();
+    let bed = Testbed::builder(valkey).pods(nodes).tls(tls).binary(env!("CARGO_BIN_EXE_valkeeper")).build()?;
     let old_enough = Instant::now() + AGE;
     wait_for(
         "servers older than their first two seconds",

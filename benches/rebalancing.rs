@@ -3,9 +3,9 @@
 //! client waits for meanwhile, with ten keys of 50 MB among the others. Fails where what is promised does not hold.
 //!
 //! `cargo bench --bench rebalancing`. By environment: VALKEEPER_BENCH_KEYS keys of 100 bytes in all (1000000),
-//! VALKEEPER_BENCH_ALL=1 for every version and not the newest alone, VALKEEPER_BENCH_ONLY=speed|latency,
-//! VALKEEPER_BENCH_MEMORY=1 for nodes.conf in memory and not on a disk, VALKEEPER_BENCH_SHOW=1 for what the program logs and
-//! reports. A server writes its nodes.conf whenever a slot changes hands, and waits for the disk: moving slots one by one,
+//! VALKEEPER_TEST_VERSIONS=9.1 for one version and not every one, VALKEEPER_BENCH_ONLY=speed|latency,
+//! VALKEEPER_BENCH_MEMORY=1 for nodes.conf in memory and not on a disk, VALKEEPER_BENCH_TLS=1 for mutual TLS on every port,
+//! VALKEEPER_BENCH_SHOW=1 for what the program logs and reports. A server writes its nodes.conf whenever a slot changes hands, and waits for the disk: moving slots one by one,
 //! as valkey-cli does, costs what the disk costs.
 
 use std::env;
@@ -31,9 +31,8 @@ fn main() -> Result<()> {
     let keys: usize = number("KEYS").unwrap_or(1_000_000);
     let only = env::var("VALKEEPER_BENCH_ONLY").ok();
     let wanted = |part| only.as_deref().is_none_or(|only| only == part);
-    let versions = if number::<u8>("ALL").is_some() { Valkey::all() } else { vec![Valkey::newest()] };
     let mut broken = Vec::new();
-    for valkey in &versions {
+    for valkey in &Valkey::all() {
         println!("a quarter of {keys} keys of 100 bytes moves to a fourth primary, Valkey {}", valkey.version);
         if wanted("speed") {
             let promised = if valkey.version.starts_with("8.") { TIMES_BY_KEY } else { TIMES_WHOLE };
@@ -147,8 +146,8 @@ fn valkeeper(bed: &Testbed, args: &[&str]) -> Result<Value> {
 
 fn by_cli(bed: &Testbed) -> Result<()> {
     let first = format!("{}:6379", bed.pod(0).addr());
-    let mut command = std::process::Command::new(&bed.valkey().cli);
-    command.args(["--cluster", "rebalance", &first, "--cluster-use-empty-masters", "--cluster-pipeline", "100"]);
+    let args = ["--cluster", "rebalance", &first, "--cluster-use-empty-masters", "--cluster-pipeline", "100"];
+    let mut command = bed.cli_command(&args);
     let ended = Ended::of(&mut command, LIMIT)?;
     ensure!(ended.code == Some(0), "{ended}");
     Ok(())
@@ -159,6 +158,7 @@ fn cluster(valkey: &Valkey, keys: usize, in_memory: bool) -> Result<Testbed> {
     let bed = Testbed::builder(valkey)
         .pods(4)
         .in_memory(in_memory)
+        .tls(number::<u8>("TLS").is_some())
         .binary(env!("CARGO_BIN_EXE_valkeeper"))
         .start_servers(false)
         .build()?;

@@ -6,7 +6,8 @@
 //! `cargo bench --bench restarting`. By environment: VALKEEPER_BENCH_KEYS keys of 100 bytes in all (200000),
 //! VALKEEPER_BENCH_AWAY seconds between the end of a pod and its new start (3), VALKEEPER_BENCH_ONLY=charts|valkeeper,
 //! VALKEEPER_BENCH_ALL=1 for every version and not the newest alone, VALKEEPER_BENCH_DISK=1 for data on a disk and not
-//! in memory: on one that others write to, the disk is what is measured. VALKEEPER_BENCH_SHOW=1 tells it pod by pod.
+//! in memory: on one that others write to, the disk is what is measured. VALKEEPER_BENCH_TLS=1 for mutual TLS on every
+//! port. VALKEEPER_BENCH_SHOW=1 tells it pod by pod.
 
 use std::env;
 use std::time::Duration;
@@ -94,6 +95,7 @@ fn measure(valkey: &Valkey, way: &Way, keys: u64) -> Result<Cost> {
     let bed = Testbed::builder(valkey)
         .pods(6)
         .in_memory(number::<u8>("DISK").is_none())
+        .tls(number::<u8>("TLS").is_some())
         .config("save", "3600 1")
         .config("cluster-node-timeout", "5000")
         .binary(env!("CARGO_BIN_EXE_valkeeper"))

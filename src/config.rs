@@ -157,7 +157,8 @@ fn tls(args: &TlsArgs, service: Option<&Service>) -> Result<Option<Tls>, Failure
     let tls = Tls::new(Files { ca: args.tls_ca.clone(), pair }, names, args.tls_insecure);
     let tls = tls.map_err(unreadable)?;
     if tls.is_insecure() {
-        tracing::warn!(
+        // Whatever is left out of the log, this is not.
+        tracing::error!(
             "--tls-insecure: whoever answers is believed, so anybody in between can read and change everything"
         );
     }

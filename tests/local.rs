@@ -94,8 +94,10 @@ fn with_an_authority_of_its_own_every_port_speaks_tls() -> Result<()> {
     assert!(table.contains("valkey-5") && table.contains("certificates are valid for 36"), "{table}");
     let without = told(&["--port", &local.port.to_string()])?;
     assert!(without.contains("does it want TLS (--tls)"), "{without}");
-    let insecure = told(&["--tls", "--tls-insecure"])?;
+    let insecure = told(&["--tls", "--tls-insecure", "--log-level", "error"])?;
     assert_eq!(insecure.matches("--tls-insecure").count(), 2, "in the log and in the table: {insecure}");
+    let json = told(&["--tls", "--tls-ca", &authority, "-o", "json"])?;
+    assert!(json.contains("\"certificate_valid_seconds\": 31"), "{json}");
     local.stop()
 }
 

@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use super::render;
-use super::status::{FindingJson, expected_shape, finding, look, observer};
+use super::status::{FindingJson, finding, observer, report};
 use crate::cli::{LookArgs, Output};
 use crate::exit::{Exit, Failure};
-use crate::topology::health::{self, Health};
+use crate::topology::health::Health;
 
 /// The JSON of `doctor -o json`. Fields are only ever added.
 #[derive(Debug, Serialize)]
@@ -24,8 +24,7 @@ struct DoctorJson<'h> {
 /// Runs the command.
 pub async fn run(args: &LookArgs) -> Result<(), Failure> {
     let mut observer = observer(args)?;
-    let observation = look(&mut observer, args.timeout).await;
-    let report = health::assess(&observation, &observer.cluster(), expected_shape(&args.expect));
+    let report = report(&mut observer, args).await;
     let next = report.next.as_ref().map(ToString::to_string);
     render::print(&match args.output {
         Output::Table => text(&report, next.as_deref()),

@@ -82,16 +82,17 @@ pub(super) fn observer(args: &LookArgs) -> Result<Observer, Failure> {
 
 /// One look at the cluster. Where the service is one node's address, or DNS names only some, a second round asks those
 /// that the first has told of.
-pub(super) async fn look(observer: &mut Observer, limit: Duration) -> Observation {
+async fn look(observer: &mut Observer, limit: Duration) -> Observation {
     let deadline = Instant::now() + limit;
     observer.round(deadline).await;
     observer.round(deadline).await
 }
 
-async fn report(observer: &mut Observer, args: &LookArgs) -> Health {
+/// What is to be said of the cluster, and of how it was looked at.
+pub(super) async fn report(observer: &mut Observer, args: &LookArgs) -> Health {
     let observation = look(observer, args.timeout).await;
     let mut report = health::assess(&observation, &observer.cluster(), expected_shape(&args.expect));
-    if args.reach.credentials.tls.tls_insecure {
+    if args.reach.credentials.tls.tls && args.reach.credentials.tls.tls_insecure {
         report.findings.push(Finding {
             grade: Grade::Note,
             code: "tls-insecure",
@@ -112,7 +113,7 @@ fn verdict(report: &Health) -> Result<(), Failure> {
     }
 }
 
-pub(super) fn expected_shape(expect: &ExpectArgs) -> Option<Shape> {
+fn expected_shape(expect: &ExpectArgs) -> Option<Shape> {
     Some(Shape { shards: expect.shards?, replicas: expect.replicas? })
 }
 

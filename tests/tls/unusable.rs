@@ -98,11 +98,17 @@ fn a_certificate_that_has_expired_in_use_is_replaced_without_a_restart() {
         bed.tls().mount(0).put(&ours.issue_for(&[&name], now - day, now + LEFT), ours.certificate()).unwrap();
         bed.pod(0).start().unwrap();
         let server = bed.pod(0).server_pid();
+        wait_told(&bed, "our certificate is not valid for long, for 0 days: renew it", 0);
+        let end = (now + LEFT).duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let metric = format!("\nvalkeeper_certificate_expiry_timestamp_seconds {end}\n");
+        let (_, metrics) = http_get(format!("{}{HTTP}", bed.pod(0).addr()).parse().unwrap(), "/metrics").unwrap();
+        assert!(metrics.contains(&metric), "{metric}{metrics}");
         bed.wait_for("the certificate to expire", LIMIT, || {
             let status = valkeeper(&bed, &["status"]);
             Ok(format!("{status}").contains("its certificate has expired").then_some(()))
         })
         .unwrap();
+        wait_told(&bed, "our certificate has expired: nobody trusts this node any more; renew it", 0);
         let new = ours.issue(&[&name]);
         bed.tls().mount(0).put(&new, ours.certificate()).unwrap();
         wait_shown(&bed, 0, &new);
@@ -110,6 +116,21 @@ fn a_certificate_that_has_expired_in_use_is_replaced_without_a_restart() {
         assert!(!status.contains("expired"), "{}: {status}", valkey.version);
         assert_eq!(bed.pod(0).server_pid(), server, "{}", valkey.version);
     });
+}
+
+#[test]
+fn that_nobody_s_certificate_is_checked_is_said_whatever_else_is_left_out_of_the_log() {
+    let bed = pod(&Valkey::newest());
+    let listen = format!("{}{HTTP}", bed.pod(0).addr());
+    bed.pod(0).set_run_args(&["--listen", &listen, "--tls-insecure", "--log-level", "error"]);
+    bed.pod(0).start().unwrap();
+    assert_eq!(bed.pod(0).run_log().matches("--tls-insecure").count(), 1, "{}", bed.pod(0).run_log());
+    let (_, metrics) = http_get(listen.parse().unwrap(), "/metrics").unwrap();
+    assert!(metrics.contains("\nvalkeeper_tls_insecure 1\n"), "{metrics}");
+    for command in ["status", "doctor"] {
+        let said = format!("{}", valkeeper(&bed, &[command, "--tls-insecure"]));
+        assert!(said.contains("nobody's certificate is checked"), "{said}");
+    }
 }
 
 /// Nobody trusts the node any more, and yet its data is its own.

@@ -35,7 +35,8 @@ pub(super) struct Certificates<'p> {
     refused: Option<Refused>,
     /// Since when the server has not answered.
     unanswered: Option<Instant>,
-    reminded: Option<Instant>,
+    /// When it was last said that nobody has renewed ours, and whether it had expired by then.
+    reminded: Option<(Instant, bool)>,
 }
 
 /// Files that cannot be used.
@@ -181,18 +182,18 @@ impl<'p> Certificates<'p> {
         let Some(left) = self.tls.expires().map(tls::left) else {
             return;
         };
-        if left < RENEWAL_IS_DUE && self.reminded.is_none_or(|at| at.elapsed() >= REMINDER) {
-            self.reminded = Some(Instant::now());
-            match left {
-                Duration::ZERO => {
-                    tracing::error!("our certificate has expired: nobody trusts this node any more; renew it")
-                }
-                _ => tracing::warn!("our certificate expires{}: renew it", self.validity()),
+        let has_expired = left.is_zero();
+        let is_news = |(at, had_expired): (Instant, bool)| at.elapsed() >= REMINDER || had_expired != has_expired;
+        if left < RENEWAL_IS_DUE && self.reminded.is_none_or(is_news) {
+            self.reminded = Some((Instant::now(), has_expired));
+            match has_expired {
+                true => tracing::error!("our certificate has expired: nobody trusts this node any more; renew it"),
+                false => tracing::warn!("our certificate is not valid for long{}: renew it", self.validity()),
             }
         }
     }
 
-    /// `, in 89 days`.
+    /// `, for 89 days`.
     fn validity(&self) -> String {
         const DAY: u64 = 24 * 3600;
         let left = self.tls.expires().map(tls::left);

@@ -36,8 +36,13 @@ impl Testbed {
         Ok(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
-    /// Runs this version's valkey-cli to its end, 60 s at most. It gets the password by environment.
+    /// Runs this version's valkey-cli to its end, 60 s at most.
     pub fn cli(&self, args: &[&str]) -> Result<Output> {
+        run(&mut self.cli_command(args), CLI_DEADLINE)
+    }
+
+    /// This version's valkey-cli. It gets the password by environment.
+    pub fn cli_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.valkey().cli);
         command.env_clear().envs(env::var_os("PATH").map(|path| ("PATH", path)));
         if let Some(username) = self.username() {
@@ -55,7 +60,7 @@ impl Testbed {
         }
         command.args(args);
         die_with_parent(&mut command);
-        run(&mut command, CLI_DEADLINE)
+        command
     }
 
     /// `valkey-cli --cluster check` against the pod. Fails with its output where it finds fault.
