@@ -37,7 +37,8 @@ fn silent(name: &str) -> Other {
 fn next(mine: char, own: &Standing, others: Option<&[Other]>, recorded: &str, agreed: u64) -> Step {
     let recorded: BTreeSet<_> = hashes(recorded).into_iter().collect();
     let agreed = Duration::from_secs(agreed);
-    decide(&Scene { mine: &hash(mine), own, others, recorded: &recorded, agreed, overlap: OVERLAP })
+    let fresh = BTreeSet::new();
+    decide(&Scene { mine: &hash(mine), own, others, fresh: &fresh, recorded: &recorded, agreed, overlap: OVERLAP })
 }
 
 fn waits(name: &str, what: Lack) -> Step {
@@ -112,6 +113,20 @@ fn a_password_that_somebody_else_gave_our_user_is_left_alone() {
     let others = [other("b", standing("12", '2'))];
     assert_eq!(next('2', &standing("912", '2'), Some(&others), "12", 3), Step::Retire(hashes("1")));
     assert_eq!(next('2', &standing("92", '2'), Some(&others), "2", 3), Step::Settled);
+    // Somebody has just given it there, and the node has not put its own behind it yet.
+    let (others, own) = ([other("b", standing("29", '2'))], standing("2", '2'));
+    let (mine, recorded, fresh) = (hash('2'), BTreeSet::from([hash('2')]), BTreeSet::from([hash('9')]));
+    let scene = Scene {
+        mine: &mine,
+        own: &own,
+        others: Some(&others),
+        fresh: &fresh,
+        recorded: &recorded,
+        agreed: OVERLAP,
+        overlap: OVERLAP,
+    };
+    assert_eq!(decide(&scene), Step::Settled);
+    assert_eq!(decide(&Scene { fresh: &BTreeSet::new(), ..scene }), Step::Accept(hashes("9")));
 }
 
 #[test]

@@ -69,6 +69,9 @@ pub struct Scene<'s> {
     pub own: &'s Standing,
     /// All others that our server knows; none where there is no cluster, and nobody knows who follows whom.
     pub others: Option<&'s [Other]>,
+    /// What was seen at another node only just now: somebody may have given our user a password by hand, and the node has
+    /// not put its own behind it yet.
+    pub fresh: &'s BTreeSet<PasswordHash>,
     /// What some pod's file has said: passwords that are there for another reason are not ours to take away.
     pub recorded: &'s BTreeSet<PasswordHash>,
     /// For how long everybody has agreed: [`Step::Overlap`] was all there was to do.
@@ -123,6 +126,7 @@ pub fn decide(scene: &Scene<'_>) -> Step {
     };
     let others = scene.others.unwrap_or_default();
     let wanted = others.iter().filter_map(|other| other.standing.as_ref().ok()?.wanted());
+    let wanted = wanted.filter(|hash| !scene.fresh.contains(hash));
     let also: BTreeSet<_> = wanted.chain(scene.recorded).filter(|hash| !accepted.contains(hash)).collect();
     if !also.is_empty() || accepted.last() != Some(scene.mine) {
         return Step::Accept(also.into_iter().filter(|hash| *hash != scene.mine).cloned().collect());
@@ -191,7 +195,7 @@ impl Standing {
     }
 
     /// What its pod's file says.
-    fn wanted(&self) -> Option<&PasswordHash> {
+    pub fn wanted(&self) -> Option<&PasswordHash> {
         match &self.accepts {
             Accepts::Anything => None,
             Accepts::These(accepted) => accepted.last(),

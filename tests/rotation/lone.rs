@@ -4,6 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
+use testbed::redis::cmd;
 use testbed::{Testbed, Valkey};
 
 use crate::tools::{LIMIT, Pods, accepted, builder, hash, setting};
@@ -67,6 +68,33 @@ fn a_pod_that_was_away_is_waited_for_and_heard_when_it_comes_back() {
         admins.swap(0, 1);
     }
     pods.wait_settled(&mut admins, "new");
+}
+
+#[test]
+fn a_password_that_somebody_gives_our_user_by_hand_stays_on_every_node() {
+    let mut pods = Pods::form(&Valkey::newest(), 1, "ours", &["--password-overlap", "0s"]);
+    let mut admins: Vec<_> = (0..2).map(|pod| pods.log_in(pod, "ours").unwrap()).collect();
+    // Until the first look around is over, and then at any moment between two.
+    thread::sleep(Duration::from_secs(4));
+    for admin in &mut admins {
+        cmd("ACL").arg(&["SETUSER", "default", ">theirs"]).exec(admin).unwrap();
+        thread::sleep(Duration::from_secs(6));
+    }
+    thread::sleep(Duration::from_secs(12));
+    for admin in &mut admins {
+        assert_eq!(accepted(admin, "default").unwrap(), [hash("theirs"), hash("ours")]);
+    }
+    (0..2).for_each(|pod| pods.change(pod, "new"));
+    pods.bed
+        .wait_for("ours to be refused", LIMIT, || {
+            let are = admins.iter_mut().map(|admin| accepted(admin, "default"));
+            Ok(are
+                .collect::<anyhow::Result<Vec<_>>>()?
+                .iter()
+                .all(|all| *all == [hash("theirs"), hash("new")])
+                .then_some(()))
+        })
+        .unwrap();
 }
 
 #[test]

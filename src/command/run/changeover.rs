@@ -24,6 +24,11 @@ use crate::valkey::{Access, AccessChange, Outcome};
 const OFTEN: Duration = Duration::from_millis(500);
 /// The same while nothing is: somebody else's file may have changed before ours.
 const SELDOM: Duration = Duration::from_secs(10);
+/// How often our own server alone is asked then: whom a password was given by hand puts its own behind it.
+const OWN: Duration = Duration::from_secs(1);
+/// How long a password has to be the last of a node's before it is taken for what its pod's file says; longer than it
+/// takes that node to see that it is not.
+const SEEN: Duration = Duration::from_secs(3);
 /// How long another node may take to say how it stands to us.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Before our own server is asked again that did not answer.
@@ -42,6 +47,8 @@ pub(super) struct Changeover<'p> {
     last: watch::Receiver<Option<ServerReport>>,
     settings: ChangeoverSettings,
     record: Record,
+    /// The passwords that other nodes list last and our server does not accept, and since when.
+    strange: BTreeMap<PasswordHash, Instant>,
     /// Since when everybody agrees.
     agreed: Option<Instant>,
     /// What is waited for, and since when.
@@ -77,6 +84,7 @@ impl<'p> Changeover<'p> {
             last: last.subscribe(),
             settings,
             record,
+            strange: BTreeMap::new(),
             agreed: None,
             waits: None,
             refused: None,
@@ -99,6 +107,7 @@ impl<'p> Changeover<'p> {
                 Some(Step::Accept(_) | Step::FollowWithMine | Step::Retire(_)) => OFTEN / 10,
                 Some(Step::Wait(_) | Step::Overlap(_)) => OFTEN.saturating_mul(factor),
                 None => PAUSE,
+                Some(Step::Settled) if !self.strange.is_empty() => OFTEN.saturating_mul(factor),
                 Some(Step::Settled) => {
                     self.others.values_mut().for_each(Access::hang_up);
                     SELDOM.saturating_mul(factor)
@@ -113,7 +122,7 @@ impl<'p> Changeover<'p> {
         let is_news = |report: &Option<ServerReport>| {
             report.as_ref().is_some_and(|report| report.cluster.is_some() && report.cluster.as_ref() != seen)
         };
-        let (keyring, last) = (&self.credentials.keyring, &mut self.last);
+        let (keyring, last, own, hash) = (&self.credentials.keyring, &mut self.last, &mut self.own, mine.hash());
         let changed = async {
             if last.wait_for(is_news).await.is_err() {
                 pending::<()>().await;
@@ -121,10 +130,19 @@ impl<'p> Changeover<'p> {
             // A node that comes back takes a moment to be as it is to be.
             sleep(OFTEN).await;
         };
+        let overtaken = async {
+            loop {
+                sleep(OWN).await;
+                if own.look(None).await.is_ok_and(|standing| standing.wanted().is_some_and(|last| *last != hash)) {
+                    break;
+                }
+            }
+        };
         let news = async {
             tokio::select! {
                 () = keyring.is_other_than(Some(mine)) => {}
                 () = changed => {}
+                () = overtaken => {}
             }
         };
         // Either way it is time.
@@ -150,6 +168,7 @@ impl<'p> Changeover<'p> {
             Some(view) => Some(self.look_around(view).await),
             None => None,
         };
+        self.note_strange(&own, others.as_deref().unwrap_or_default());
         // It is ours from the moment that the file says so.
         self.record.add([&hash]);
         let step = self.decide(&hash, &own, others.as_deref());
@@ -168,11 +187,21 @@ impl<'p> Changeover<'p> {
         Some(step)
     }
 
+    fn note_strange(&mut self, own: &Standing, others: &[Other]) {
+        let listed: Vec<_> = others.iter().filter_map(|other| other.standing.as_ref().ok()?.wanted()).collect();
+        self.strange.retain(|hash, _| listed.contains(&hash) && !own.accepts(hash));
+        for hash in listed.into_iter().filter(|hash| !own.accepts(hash)) {
+            self.strange.entry(hash.clone()).or_insert_with(Instant::now);
+        }
+    }
+
     fn decide(&self, mine: &PasswordHash, own: &Standing, others: Option<&[Other]>) -> Step {
+        let fresh = self.strange.iter().filter(|(_, since)| since.elapsed() < SEEN).map(|(hash, _)| hash.clone());
         decide(&Scene {
             mine,
             own,
             others,
+            fresh: &fresh.collect(),
             recorded: self.record.hashes(),
             agreed: self.agreed.map_or(Duration::ZERO, |since| since.elapsed()),
             overlap: self.settings.overlap,
