@@ -12,7 +12,8 @@ readonly VERSION=0.20.2
     exit 64
 }
 deny=$(command -v cargo-deny || echo "$1/bin/cargo-deny")
-[[ -x $deny ]] || cargo install --quiet --locked --root "$1" --version "$VERSION" cargo-deny
+# Built in a hurry: it runs for seconds.
+[[ -x $deny ]] || CARGO_PROFILE_DEV_DEBUG=0 cargo install --debug --quiet --locked --root "$1" --version "$VERSION" cargo-deny
 
 "$deny" --all-features check bans licenses sources
 if "$deny" --all-features fetch db 2>/dev/null; then
