@@ -151,7 +151,8 @@ impl Pod {
         }
     }
 
-    /// With `--auto-rebalance`: slots of this node go to who owns too few, whenever the cluster is as it is to be.
+    /// With `--auto-rebalance`: slots of this node go to who owns too few, whenever the cluster is as it is to be; and what
+    /// is half-way here is finished where all others wait for that.
     async fn keep_even(&self, state: watch::Receiver<State>) {
         const EVERY: Duration = Duration::from_secs(30);
         let Some(reach) = self.settings.reach.as_ref().filter(|_| self.settings.auto_rebalance) else {
@@ -159,12 +160,17 @@ impl Pod {
         };
         let mut told = String::new();
         loop {
+            let is_open = |report: &ServerReport| report.myself().is_some_and(|myself| !myself.moving.is_empty());
             let stands = |progress: &Option<Reconciliation>| {
-                progress.as_ref().is_some_and(|progress| progress.state == Phase::Converged)
+                progress.as_ref().is_some_and(|progress| match progress.state {
+                    Phase::Converged => true,
+                    _ => progress.awaits_slots && self.last.borrow().as_ref().is_some_and(is_open),
+                })
             };
             // Without a sender there is no pod.
             let _ = self.progress.subscribe().wait_for(stands).await;
-            let owner = self.last.borrow().as_ref().filter(|report| report.owns_slots()).and_then(ServerReport::id);
+            let takes_part = |report: &&ServerReport| report.owns_slots() || is_open(report);
+            let owner = self.last.borrow().as_ref().filter(takes_part).and_then(ServerReport::id);
             if let Some(owner) = owner {
                 let mut running = state.clone();
                 let stop = async { drop(running.wait_for(|state| *state != State::Running).await) };
