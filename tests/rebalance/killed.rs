@@ -82,20 +82,3 @@ fn a_run_that_is_told_to_stop_leaves_the_rest_to_the_next() {
     assert_eq!(shares(&bed), [4096; 4]);
     assert_settled(&bed);
 }
-
-#[test]
-fn two_runs_at_once_do_what_one_does() {
-    let _alone = alone();
-    Valkey::each(Valkey::all(), |valkey| {
-        let bed = cluster(builder(valkey, 4), 3);
-        write(&bed, "still", STILL, 100);
-        let counters = Counters::start(&bed, 1, "still", STILL);
-        thread::scope(|scope| {
-            let runs = [0, 1].map(|_| scope.spawn(|| valkeeper(&bed, &["rebalance"])));
-            runs.into_iter().for_each(|run| drop(run.join().unwrap()));
-        });
-        assert_eq!(shares(&bed), [4096; 4]);
-        assert_settled(&bed);
-        counters.stop().assert_clean(&valkey.version);
-    });
-}
