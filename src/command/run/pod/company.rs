@@ -16,7 +16,7 @@ use crate::command::probe::{OwnHealth, Told};
 use crate::command::rebalance;
 use crate::command::run::certificates::Certificates;
 use crate::command::run::changeover::{Changeover, ChangeoverSettings};
-use crate::command::run::keep::Keeper;
+use crate::command::run::keep::{Keeper, Own};
 use crate::command::run::metrics;
 use crate::command::run::record::Record;
 use crate::command::run::settings::Settings;
@@ -121,21 +121,21 @@ impl Pod {
 
     /// Until the node leaves, or its server has ended.
     async fn keep(&self, mut state: watch::Receiver<State>) {
-        let (Some(reach), Some(desired)) = (&self.settings.reach, &self.settings.desired) else {
+        let (Some(reach), Some(wanted)) = (&self.settings.reach, &self.settings.wanted) else {
             return;
         };
         let own = Candidate { pod: self.settings.name.clone(), address: self.settings.address };
         let ordinal = own.pod.as_ref().and_then(PodName::ordinal);
-        let observer = match Observer::new(reach, desired.shape.members()) {
+        let observer = match Observer::new(reach, wanted.members()) {
             Ok(observer) => observer.beside(own),
             Err(failure) => {
                 tracing::error!("nothing keeps the cluster in its shape from here: {failure}");
                 return;
             }
         };
-        let keeper =
-            Keeper::new(desired, observer, self.settings.address, ordinal, &self.last, &self.progress, &self.tally)
-                .forming(self.settings.forms);
+        let own = Own { address: self.settings.address, ordinal, site: self.settings.site.clone() };
+        let keeper = Keeper::new(wanted, observer, own, &self.last, &self.progress, &self.tally)
+            .forming(self.settings.forms.clone());
         let keep = async {
             let held_back = Reconciliation::paused("a replica holds better data, and has to take over first");
             self.progress.send_replace(Some(held_back));
