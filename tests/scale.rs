@@ -91,7 +91,7 @@ fn with_auto_rebalance_a_new_shard_fills_by_itself() {
 
 #[test]
 fn pods_that_are_added_join_and_get_slots_and_those_that_are_emptied_can_go() {
-    for valkey in Valkey::all().into_iter().filter(|valkey| !valkey.version.starts_with("8.0")) {
+    for valkey in Valkey::all() {
         let bed = Testbed::builder(&valkey)
             .pods(10)
             .binary(env!("CARGO_BIN_EXE_valkeeper"))
