@@ -15,7 +15,7 @@ use crate::config::{duration, weight};
 use crate::topology::node::NodeId;
 use crate::topology::version::Version;
 
-pub use shared::{CredentialArgs, ExpectArgs, FindArgs, LogArgs, LoginArgs, ReachArgs, ShapeArgs, TlsArgs};
+pub use shared::{CredentialArgs, ExpectArgs, FindArgs, KeepArgs, LogArgs, LoginArgs, ReachArgs, ShapeArgs, TlsArgs};
 pub use values::{AclRole, LogFormat, Mode, OnPrimaryLost, Output, ProbeKind, SaveMode};
 use values::{MaybeSite, node_id, site_name, version};
 
@@ -139,7 +139,7 @@ pub struct RunArgs {
     pub find: FindArgs,
     /// What the pods are to be.
     #[command(flatten)]
-    pub shape: ShapeArgs,
+    pub shape: KeepArgs,
     /// The zone that this pod runs in: replicas are kept away from the zone of their primary where there is a choice.
     /// The server announces it as its availability zone. An empty name is none.
     #[arg(

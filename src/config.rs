@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::cli::{CredentialArgs, FindArgs, LoginArgs, OwnArgs, ReachArgs, ShapeArgs, TlsArgs};
+use crate::cli::{CredentialArgs, FindArgs, KeepArgs, LoginArgs, OwnArgs, ReachArgs, ShapeArgs, TlsArgs};
 use crate::exit::{Exit, Failure};
 use crate::tls::{Files, Names, Pair, Tls};
 use crate::topology::desired::Shape;
@@ -197,6 +197,14 @@ pub fn shape(args: &ShapeArgs) -> Result<Shape, Failure> {
         }
         _ => Ok(shape),
     }
+}
+
+/// The shape that a cluster is kept in; none for that in which it stands.
+pub fn shape_to_keep(args: &KeepArgs, forms: bool) -> Result<Option<Shape>, Failure> {
+    let ShapeArgs { shards, replicas } = ShapeArgs::DEFAULT;
+    let given = ShapeArgs { shards: args.shards.unwrap_or(shards), replicas: args.replicas.unwrap_or(replicas) };
+    let is_given = forms || args.shards.is_some() || args.replicas.is_some();
+    is_given.then(|| shape(&given)).transpose()
 }
 
 /// The password in a file; a line break at its end is not part of it.

@@ -9,6 +9,8 @@ mod disks;
 mod forming;
 #[path = "keep/partition.rs"]
 mod partition;
+#[path = "keep/shapes.rs"]
+mod shapes;
 #[path = "keep/telling.rs"]
 mod telling;
 #[path = "keep/tools.rs"]

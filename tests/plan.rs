@@ -1,5 +1,7 @@
 //! `plan` on small observations: what it decides, and the sentence that goes into the log.
 
+#[path = "plan/shape.rs"]
+mod shape;
 #[path = "plan/standing.rs"]
 mod standing;
 

@@ -10,5 +10,7 @@ mod killed;
 mod leaving;
 #[path = "rebalance/scaling.rs"]
 mod scaling;
+#[path = "rebalance/together.rs"]
+mod together;
 #[path = "rebalance/tools.rs"]
 mod tools;

@@ -1,6 +1,9 @@
 //! What is decided about slots: who is to own which, what half-moved ones mean, which shards are kept, how much goes over
 //! at once.
 
+#[path = "rebalance_plan/steady.rs"]
+mod steady;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
@@ -8,11 +11,11 @@ use std::time::Duration;
 
 use valkeeper::topology::parse::{self, ClusterInfo, ReplicaLink, Replication};
 use valkeeper::topology::rebalance::{
-    BIG, Counts, Evacuation, Goal, Ground, Key, Mend, Refused, Share, Window, batches, doubts, fill, mend, spread,
+    BIG, Counts, Evacuation, Goal, Ground, Key, Mend, Move, Refused, Share, Window, batches, doubts, fill, mend, spread,
 };
 use valkeeper::topology::{
-    ClusterId, Membership, NodeId, NodeReport, Observation, Peer, PodName, Settings, Silence, Slot, SlotRange, SlotSet,
-    Version, View,
+    ClusterId, Label, Membership, NodeId, NodeReport, Observation, Peer, PodName, Settings, Silence, Slot, SlotRange,
+    SlotSet, Version, View,
 };
 
 fn id(node: usize) -> NodeId {
@@ -94,7 +97,7 @@ fn ground(observation: &Observation) -> Result<Ground, Refused> {
 }
 
 /// How many slots each owns after the moves, which must be possible.
-fn after(shares: &[Share], moves: &[valkeeper::topology::rebalance::Move]) -> Vec<usize> {
+fn after(shares: &[Share], moves: &[Move]) -> Vec<usize> {
     let mut owned: BTreeMap<NodeId, SlotSet> = shares.iter().map(|share| (share.id, share.slots.clone())).collect();
     for one in moves {
         let from = owned[&one.from].clone();
@@ -200,6 +203,35 @@ fn a_slot_half_of_which_is_with_a_node_that_is_gone_is_refused() {
     let refused = mend(&Ground::survey(&membership).unwrap(), &membership, &Counts::new()).unwrap_err();
     assert_eq!(refused.to_string(), "the slot 5 of valkey-0 is half moved to the node 00000000, which is not here");
     assert!(refused.remedy().contains("CLUSTER SETSLOT 5 STABLE"), "{}", refused.remedy());
+}
+
+#[test]
+fn what_is_half_way_to_a_node_that_cannot_take_it_is_refused() {
+    let refused = |nodes: &[Node]| {
+        let observation = observe(nodes);
+        let membership = Membership::of(&observation, &ours());
+        mend(&Ground::survey(&membership).unwrap(), &membership, &Counts::new()).unwrap_err()
+    };
+    let (sent, received) = (format!("[5->-{}]", id(1)), format!("[5-<-{}]", id(0)));
+    let mut nodes = [with(primary("0-8191"), &sent), with(primary("8192-16383"), &received), replica(1)];
+    nodes[2].unlinked = true;
+    assert!(matches!(refused(&nodes), Refused::Uncopied { .. }));
+    nodes[0].version = Version::new(9, 1, 0);
+    let older = refused(&nodes);
+    assert!(matches!(older, Refused::OlderTarget { .. }), "{older}");
+    assert_eq!(older.patience(Duration::from_secs(15)), Duration::ZERO);
+}
+
+#[test]
+fn servers_have_the_time_that_they_take_to_replace_a_dead_primary() {
+    let timeout = Duration::from_secs(15);
+    let labels = |node: usize| Label { pod: None, address: observe(&[primary("")]).peers[node].address };
+    let (node, by) = (labels(0), labels(0));
+    for refused in
+        [Refused::Uncovered(Box::new(SlotSet::EMPTY)), Refused::NotOk(labels(0)), Refused::Suspected { node, by }]
+    {
+        assert_eq!(refused.patience(timeout), Duration::from_secs(40), "{refused}");
+    }
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! themselves and get slots; they are emptied, taken away, and forgotten.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use testbed::redis::cmd;
@@ -90,7 +91,7 @@ fn with_auto_rebalance_a_new_shard_fills_by_itself() {
 
 #[test]
 fn pods_that_are_added_join_and_get_slots_and_those_that_are_emptied_can_go() {
-    for valkey in Valkey::all().into_iter().filter(|valkey| !valkey.version.starts_with("8.0")) {
+    for valkey in Valkey::all() {
         let bed = Testbed::builder(&valkey)
             .pods(10)
             .binary(env!("CARGO_BIN_EXE_valkeeper"))
@@ -138,4 +139,65 @@ fn pods_that_are_added_join_and_get_slots_and_those_that_are_emptied_can_go() {
         assert_eq!(keys(&bed, 0..6), before, "{}: each key once", valkey.version);
         valkeeper(&["bootstrap", "--shards", "3", "--replicas", "1"]).expect(0, &["nothing was changed"]);
     }
+}
+
+/// How many slots of a pod are on their way.
+fn open(bed: &Testbed, pod: usize) -> usize {
+    view(bed, pod).unwrap().myself().moving.len()
+}
+
+#[test]
+fn a_new_shard_whose_first_slots_take_long_is_refused_by_nobody_and_auto_rebalance_goes_on_where_its_source_died() {
+    let by_key = Valkey::all().into_iter().filter(|valkey| valkey.version.starts_with("8."));
+    Valkey::each(by_key.collect(), |valkey| {
+        let shape = ["--shards", "2", "--replicas", "0"];
+        let bed = Testbed::builder(valkey)
+            .pods(2)
+            .binary(env!("CARGO_BIN_EXE_valkeeper"))
+            .in_memory(true)
+            .config("appendonly", "yes")
+            .config("appendfsync", "always")
+            .run_args(&shape)
+            .start_servers(false)
+            .build()
+            .unwrap();
+        bed.pod(0).start().unwrap();
+        let form = ["bootstrap", "--shards", "1", "--replicas", "0"];
+        Ended::of(&mut bed.valkeeper(&form), LIMIT).unwrap().expect(0, &[]);
+        let mut client = bed.connection(0).unwrap();
+        for key in 0..KEYS * 10 {
+            cmd("SET").arg(format!("slow:{key}")).arg(key).exec(&mut client).unwrap();
+        }
+        let before = keys(&bed, 0..1);
+        bed.pod(1).start().unwrap();
+        let stands =
+            || bed.wait_for("both to stand", LIMIT, || Ok((view(&bed, 0)?.entries().len() == 2).then_some(())));
+        stands().unwrap();
+
+        // The first slots belong to their new owner after ten seconds at the earliest.
+        let mut run = bed.valkeeper(&["rebalance", "--max-rate", "25"]).spawn().unwrap();
+        let started = Instant::now();
+        bed.wait_for("keys to arrive", LIMIT, || Ok((bed.keys(1)? > 0).then_some(()))).unwrap();
+        let status = ["status", "-o", "json", "--shards", "2", "--replicas", "0"];
+        let status = Ended::of(&mut bed.valkeeper(&status), LIMIT).unwrap();
+        assert!(!status.stdout.contains("refused") && status.stdout.contains("on their way"), "{status}");
+        sleep(Duration::from_secs(8).saturating_sub(started.elapsed()));
+        assert!(slots(&bed).contains(&0) && open(&bed, 0) > 0, "{}: it was not slow enough", valkey.version);
+        for pod in 0..2 {
+            assert!(!bed.pod(pod).run_log().contains("refused"), "{}", bed.pod(pod).run_log());
+        }
+
+        run.kill().unwrap();
+        run.wait().unwrap();
+        bed.pod(0).kill().unwrap();
+        bed.pod(0).set_run_args(&[&shape[..], &["--auto-rebalance"]].concat());
+        bed.pod(0).start().unwrap();
+        bed.wait_for("slots to be even", LIMIT, || {
+            let slots = slots(&bed);
+            ensure!(slots == [usize::from(SLOT_COUNT) / 2; 2] && open(&bed, 0) + open(&bed, 1) == 0, "{slots:?}");
+            Ok(Some(()))
+        })
+        .unwrap();
+        assert_eq!(keys(&bed, 0..2), before, "{}: each key once", valkey.version);
+    });
 }

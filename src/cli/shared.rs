@@ -89,11 +89,24 @@ pub struct TlsArgs {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct ShapeArgs {
     /// How many shards the cluster is to have.
-    #[arg(long, env = "VALKEEPER_SHARDS", value_name = "N", default_value = "3")]
+    #[arg(long, env = "VALKEEPER_SHARDS", value_name = "N", default_value_t = ShapeArgs::DEFAULT.shards)]
     pub shards: NonZeroU16,
     /// How many replicas each shard is to have.
-    #[arg(long, env = "VALKEEPER_REPLICAS", value_name = "N", default_value_t = 1)]
+    #[arg(long, env = "VALKEEPER_REPLICAS", value_name = "N", default_value_t = ShapeArgs::DEFAULT.replicas)]
     pub replicas: u16,
+}
+
+/// The shape that is kept, where one is given.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct KeepArgs {
+    /// How many shards the cluster is to have. Without it and --replicas a cluster that stands is kept in the shape that it
+    /// has; with one of them alone, or with --bootstrap, it is 3.
+    #[arg(long, env = "VALKEEPER_SHARDS", value_name = "N")]
+    pub shards: Option<NonZeroU16>,
+    /// How many replicas each shard is to have. Without it and --shards as many as there are; with one of them alone, or
+    /// with --bootstrap, it is 1.
+    #[arg(long, env = "VALKEEPER_REPLICAS", value_name = "N")]
+    pub replicas: Option<u16>,
 }
 
 /// The shape that is checked, where one is given.
@@ -105,6 +118,11 @@ pub struct ExpectArgs {
     /// How many replicas each shard should have; default: not checked.
     #[arg(long, env = "VALKEEPER_REPLICAS", value_name = "N", requires = "shards")]
     pub replicas: Option<u16>,
+}
+
+impl ShapeArgs {
+    /// What is formed where nothing else is said.
+    pub const DEFAULT: Self = Self { shards: NonZeroU16::MIN.saturating_add(2), replicas: 1 };
 }
 
 /// After what a command has of its own.

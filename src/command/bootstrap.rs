@@ -104,7 +104,7 @@ impl<'d> Run<'d> {
         Self {
             desired,
             deadline,
-            rounds: Rounds::new(desired, policy),
+            rounds: Rounds::new(&desired.cluster, Some(desired.shape), policy),
             progress: Progress::new(members),
             stages: 0,
             last: None,

@@ -53,6 +53,8 @@ pub struct Tools<'r> {
     pub halt: &'r Halt,
     /// Held by every MIGRATE: alone by that of a key which blocks its source and its target.
     turns: RwLock<()>,
+    /// How many keys may go at once from a source that has failed with more.
+    smaller: Mutex<BTreeMap<NodeId, u64>>,
     /// For commands that wait for replicas.
     crews: Mutex<BTreeMap<SocketAddr, Vec<Mover>>>,
 }
@@ -150,7 +152,17 @@ impl Halt {
 impl<'r> Tools<'r> {
     /// For one run.
     pub fn new(credentials: &'r Credentials, meter: &'r Meter, halt: &'r Halt) -> Self {
-        Self { credentials, meter, halt, turns: RwLock::new(()), crews: Mutex::default() }
+        Self { credentials, meter, halt, turns: RwLock::new(()), smaller: Mutex::default(), crews: Mutex::default() }
+    }
+
+    /// So many keys at once, or fewer where that has failed before.
+    async fn smaller(&self, source: NodeId, most: u64) -> u64 {
+        self.smaller.lock().await.get(&source).map_or(most, |smaller| most.min(*smaller))
+    }
+
+    /// As many keys at once did not go over: next time it is half of them.
+    async fn failed_with(&self, source: NodeId, keys: u64) {
+        self.smaller.lock().await.insert(source, (keys / 2).max(1));
     }
 
     async fn turn(&self, alone: bool) -> Turn<'_> {
@@ -198,6 +210,20 @@ impl<'r> Tools<'r> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_has_failed_is_tried_again_in_smaller_parts() {
+        let (credentials, meter, halt) = (Credentials::default(), Meter::new(None), Halt::default());
+        let tools = Tools::new(&credentials, &meter, &halt);
+        let ids = ["a", "b"].map(|digit| NodeId::parse(&digit.repeat(NodeId::LENGTH)));
+        let [Some(one), Some(other)] = ids else { panic!("ids") };
+        tools.failed_with(one, 1_000).await;
+        assert_eq!((tools.smaller(one, 800).await, tools.smaller(other, 800).await), (500, 800));
+        tools.failed_with(one, 500).await;
+        assert_eq!(tools.smaller(one, 800).await, 250);
+        tools.failed_with(one, 1).await;
+        assert_eq!(tools.smaller(one, 800).await, 1, "some is always tried");
+    }
 
     #[test]
     fn the_rounds_can_be_a_task_of_their_own() {

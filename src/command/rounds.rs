@@ -8,8 +8,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::observer::Observer;
-use crate::topology::decision::{Decision, Stage, StageKind};
-use crate::topology::desired::{DesiredTopology, Policy};
+use crate::topology::decision::{Blocker, Decision, Stage, StageKind};
+use crate::topology::desired::{DesiredTopology, Policy, Shape};
+use crate::topology::identity::ClusterId;
+use crate::topology::membership::Membership;
 use crate::topology::observation::Observation;
 use crate::topology::plan;
 use crate::topology::refusal::Refusal;
@@ -20,7 +22,9 @@ const FRESH: Duration = Duration::from_secs(10);
 
 /// The rounds of one run.
 pub(super) struct Rounds<'d> {
-    desired: &'d DesiredTopology,
+    cluster: &'d ClusterId,
+    /// None for that which stands.
+    shape: Option<Shape>,
     policy: Policy,
     /// What stands, and since when.
     stood: Option<(Standing, Instant)>,
@@ -51,8 +55,8 @@ struct Told {
 
 impl<'d> Rounds<'d> {
     /// Nobody has looked yet.
-    pub(super) fn new(desired: &'d DesiredTopology, policy: Policy) -> Self {
-        Self { desired, policy, stood: None, last_told: None, warned: BTreeSet::new() }
+    pub(super) fn new(cluster: &'d ClusterId, shape: Option<Shape>, policy: Policy) -> Self {
+        Self { cluster, shape, policy, stood: None, last_told: None, warned: BTreeSet::new() }
     }
 
     /// Looks and decides.
@@ -60,7 +64,14 @@ impl<'d> Rounds<'d> {
         let asked = Instant::now();
         let observation = observer.round(deadline).await;
         let took = asked.elapsed();
-        let decision = plan(&observation, self.desired, &self.policy);
+        let standing = || Shape::whole(&Membership::of(&observation, self.cluster));
+        let decision = match self.shape.or_else(standing) {
+            Some(shape) => {
+                let desired = DesiredTopology { cluster: self.cluster.clone(), shape };
+                plan(&observation, &desired, &self.policy)
+            }
+            None => Decision::Wait(vec![Blocker::NoShape]),
+        };
         let standing = (discriminant(&decision), refusal(&decision).map(discriminant));
         let since = match self.stood {
             Some((before, since)) if before == standing => since,

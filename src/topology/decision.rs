@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::desired::{Shape, count};
-use super::identity::{Mark, Settings};
+use super::identity::{Mark, Settings, Site};
 use super::membership::{Label, Stranger};
 use super::node::{Endpoint, NodeId};
 use super::observation::NodeReport;
@@ -124,11 +124,25 @@ pub enum Blocker {
     HoldsCopy(Label),
     /// The shard of this primary lacks a replica, and another has one too many that it cannot spare yet.
     NoneToSpare(Label),
+    /// No shape was asked for, and none stands.
+    NoShape,
+    /// A primary owns no slots yet, and some are on their way to it.
+    Arriving(Label),
     /// A node that is not ours answers where one of ours should.
     Foreign(Stranger),
 }
 
 impl Deed {
+    /// The same where a mark that names no place names this one.
+    fn at(mut self, site: &Site) -> Self {
+        if let Self::Announce(mark) | Self::Lower(mark, _) | Self::Restore(mark, _) = &mut self
+            && !mark.site.is_known()
+        {
+            mark.site = site.clone();
+        }
+        self
+    }
+
     /// Whether the node is still in the state that the deed was decided for. Asked right before it is done: the
     /// observation may be old, and another run, or another cluster's, may have been there meanwhile.
     pub fn still_fits(&self, now: &NodeReport) -> bool {
@@ -158,10 +172,26 @@ impl Deed {
     }
 }
 
+impl Stage {
+    /// What of it is to be done on this node, by who runs beside it: it reaches the node at this address, which others may
+    /// not know, and knows where it is, which a node that has lost its mark cannot tell.
+    pub fn part_of(&self, node: NodeId, address: SocketAddr, site: &Site) -> Option<Self> {
+        let own = self.actions.iter().filter(|action| action.on == node);
+        let actions: Vec<_> =
+            own.map(|action| Action { address, deed: action.deed.clone().at(site), ..action.clone() }).collect();
+        (!actions.is_empty()).then_some(Self { kind: self.kind, actions })
+    }
+}
+
 impl Blocker {
     /// Whether somebody is missing, rather than something unfinished.
     pub fn is_absence(&self) -> bool {
         matches!(self, Self::Unresolved(_) | Self::Silent(..) | Self::TooFew { .. })
+    }
+
+    /// What a human can do, where it may not come about by itself.
+    pub fn remedy(&self) -> Option<&'static str> {
+        matches!(self, Self::Arriving(_)).then_some("if nobody moves slots now, `valkeeper rebalance` finishes them")
     }
 }
 
@@ -238,13 +268,17 @@ impl fmt::Display for Blocker {
             Self::NoneToSpare(primary) => {
                 write!(f, "{primary} lacks a replica, and no other shard can spare one before its copies are whole")
             }
+            Self::NoShape => {
+                f.write_str("not every slot has an owner, and without --shards and --replicas nothing is done")
+            }
+            Self::Arriving(node) => write!(f, "slots are on their way to {node}"),
             Self::Foreign(stranger) => stranger.fmt(f),
         }
     }
 }
 
 /// The first few of many, and how many more there are.
-struct Few<'a, T>(&'a [T]);
+pub(super) struct Few<'a, T>(pub(super) &'a [T]);
 
 impl<T: fmt::Display> fmt::Display for Few<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,10 +1,14 @@
 //! What the cluster is to be: whose it is and how many members it has. Never who is primary.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroU16;
 
 use super::identity::ClusterId;
-use super::node::NodeId;
+use super::membership::Membership;
+use super::node::{NodeEntry, NodeId, Role};
+use super::plan::receivers;
+use super::slot::SlotSet;
 
 /// The wanted shape of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +45,49 @@ impl Policy {
 }
 
 impl Shape {
+    /// The shape that stands, where every slot has an owner in somebody's eyes. Else nobody can tell, and nothing is to be
+    /// built on it.
+    pub fn whole(membership: &Membership<'_>) -> Option<Self> {
+        let claimed: SlotSet = membership.members.iter().flat_map(|member| &member.report.myself().slots).collect();
+        let lines = membership.members.iter().flat_map(|member| member.report.view.entries());
+        let is_whole =
+            claimed == SlotSet::ALL || lines.flat_map(|entry| &entry.slots).collect::<SlotSet>() == SlotSet::ALL;
+        Self::standing(membership).filter(|_| is_whole)
+    }
+
+    /// The shape that stands; none where nobody answers. A shard is whoever owns slots, or is about to; and whoever is said
+    /// to own some that nobody here claims, be it away or in the middle of a failover.
+    /// The replicas are as many in each as there are nodes for, here or away. An identity that does not answer is a node
+    /// that is away, unless a node without a place is here for it: that one has lost its disk.
+    pub fn standing(membership: &Membership<'_>) -> Option<Self> {
+        let receivers = receivers(membership);
+        let (mut claimed, mut primaries, mut unplaced) = (SlotSet::EMPTY, 0, 0);
+        for member in &membership.members {
+            let myself = member.report.myself();
+            claimed.add(&myself.slot_set());
+            match myself.role {
+                Role::Primary if !myself.slots.is_empty() || receivers.contains(&member.id()) => primaries += 1,
+                Role::Primary => unplaced += 1,
+                Role::Replica(_) => {}
+            }
+        }
+        let lines = membership.members.iter().flat_map(|member| member.report.view.entries());
+        let is_claimed = |entry: &NodeEntry| {
+            membership.get(entry.id).is_some_and(|member| member.report.myself().slots == entry.slots)
+        };
+        let is_missed = |entry: &&NodeEntry| {
+            entry.owns_slots() && !is_claimed(entry) && !entry.slot_set().without(&claimed).is_empty()
+        };
+        let missed: BTreeSet<NodeId> = lines.filter(is_missed).map(|entry| entry.id).collect();
+        let shards = NonZeroU16::new(u16::try_from(primaries + missed.len()).ok()?.max(1))?;
+        let (present, per_shard) = (membership.members.len(), usize::from(shards.get()));
+        let nodes = present + membership.absent.len().saturating_sub(unplaced);
+        // What is left of lost disks may be among those that are away, and alone makes no replica more in each shard.
+        let replicas =
+            (nodes.saturating_sub(per_shard) / per_shard).max(present.saturating_sub(per_shard).div_ceil(per_shard));
+        (present > 0).then_some(Self { shards, replicas: u16::try_from(replicas).ok()? })
+    }
+
     /// How many nodes that makes.
     pub fn members(self) -> usize {
         usize::from(self.shards.get()) * (usize::from(self.replicas) + 1)

@@ -5,7 +5,6 @@ mod findings;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
 use std::time::Duration;
 
 use super::decision::Decision;
@@ -115,7 +114,7 @@ pub fn assess(observation: &Observation, cluster: &ClusterId, shape: Option<Shap
     }
     let decide = |shape| plan(observation, &DesiredTopology { cluster: cluster.clone(), shape }, &Policy::FORM);
     let next = shape.map(decide);
-    let standing = || standing_shape(&membership).map(decide);
+    let standing = || Shape::standing(&membership).map(decide);
     let refused = next.clone().or_else(standing).and_then(|decision| refused(&decision));
     let mut findings: Vec<Finding> = refused
         .into_iter()
@@ -130,18 +129,6 @@ pub fn assess(observation: &Observation, cluster: &ClusterId, shape: Option<Shap
         .collect();
     findings.sort_by_key(|finding| finding.grade);
     Health { cluster: cluster.clone(), findings, nodes, slots_served: served.len(), next }
-}
-
-/// The shape that stands: a shard for each owner of slots, be it here or not, and the others as evenly as can be.
-fn standing_shape(membership: &Membership<'_>) -> Option<Shape> {
-    let mut claimed = SlotSet::EMPTY;
-    let owners = membership.members.iter().map(|member| member.report.myself().slot_set());
-    let here = owners.filter(|slots| !slots.is_empty()).inspect(|slots| claimed.add(slots)).count();
-    let away = membership.absent.values().filter(|absent| !absent.slots.without(&claimed).is_empty()).count();
-    let shards = NonZeroU16::new(u16::try_from(here + away).ok()?.max(1))?;
-    let others = (membership.members.len() + away).saturating_sub(shards.get().into());
-    let replicas = u16::try_from(others.div_ceil(shards.get().into())).ok()?;
-    (!membership.members.is_empty()).then_some(Shape { shards, replicas })
 }
 
 fn nodes(observation: &Observation, membership: &Membership<'_>) -> Vec<NodeHealth> {

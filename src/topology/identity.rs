@@ -118,7 +118,7 @@ impl Site {
         }
     }
 
-    fn is_known(&self) -> bool {
+    pub(super) fn is_known(&self) -> bool {
         self.zone.is_some() || self.host.is_some()
     }
 }

@@ -116,6 +116,16 @@ impl NodeEntry {
         self.role.is_primary() && !self.slots.is_empty()
     }
 
+    /// The slots that it sends, and to whom, in its own words.
+    pub fn exports(&self) -> impl Iterator<Item = (Slot, NodeId)> + '_ {
+        exports(&self.moving)
+    }
+
+    /// Whether slots are on their way to it, in its own words.
+    pub fn receives_slots(&self) -> bool {
+        self.moving.iter().any(|moving| matches!(moving, Moving::From(..)))
+    }
+
     /// The slots it owns, as a set.
     pub fn slot_set(&self) -> SlotSet {
         self.slots.iter().collect()
@@ -130,6 +140,14 @@ impl NodeEntry {
     pub fn is_lost(&self) -> bool {
         self.flags.suspected || self.flags.failed || self.flags.without_address || !self.connected
     }
+}
+
+/// Which of these slots leave, and to whom.
+pub(super) fn exports(moving: &[Moving]) -> impl Iterator<Item = (Slot, NodeId)> + '_ {
+    moving.iter().filter_map(|moving| match moving {
+        Moving::To(slot, to) => Some((*slot, *to)),
+        Moving::From(..) => None,
+    })
 }
 
 impl Role {

@@ -19,6 +19,7 @@ use super::membership::{Member, Membership};
 use super::observation::Observation;
 
 pub use restore::restore;
+pub(super) use slots::receivers;
 
 /// What one stage has to say.
 enum Step {

@@ -101,8 +101,10 @@ impl Refusal {
     pub fn remedy(&self) -> String {
         match self {
             Self::DataWithoutSlots { node, .. } => format!(
-                "look at what {node} holds: keep it with `valkey-cli -h {0} -p {1} BGSAVE` and a copy of its directory; \
-                 if it is not needed, `valkey-cli -h {0} -p {1} FLUSHALL`, and run this again",
+                "see first whether its keys belong to slots that are being moved there: `valkey-cli -h {0} -p {1} CLUSTER \
+                 NODES` there, and on the owners of slots, marks them in brackets, and `valkeeper rebalance` finishes \
+                 them. If not, look at what {node} holds: keep it with `valkey-cli -h {0} -p {1} BGSAVE` and a copy of its \
+                 directory; only if nobody needs it, `valkey-cli -h {0} -p {1} FLUSHALL`, and run this again",
                 node.address.ip(),
                 node.address.port()
             ),

@@ -8,6 +8,7 @@ use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Value};
 
 use super::connection::Connection;
 use super::error::{describe, is_forbidden, silence, with_remedy};
+use super::report;
 use crate::config::{Credentials, Secret};
 use crate::topology::node::NodeId;
 use crate::topology::observation::Silence;
@@ -19,6 +20,9 @@ pub struct Mover {
     connection: Connection,
     credentials: Credentials,
 }
+
+/// Which slots a node sends, and to whom.
+pub type Marks = BTreeMap<Slot, NodeId>;
 
 /// CLUSTER SETSLOT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +91,12 @@ impl Mover {
     pub async fn set(&mut self, slots: &[Slot], state: SlotState) -> Result<Vec<Result<(), MoveError>>, MoveError> {
         let answers = self.send(slots.iter().map(|slot| set_slot(*slot, state))).await?;
         Ok(answers.into_iter().map(|answer| answer.map(drop).map_err(|error| failed(&error))).collect())
+    }
+
+    /// The slots that this node sends, and to whom, as it marks them now.
+    pub async fn exports(&mut self) -> Result<Marks, MoveError> {
+        let texts: Vec<String> = self.ask([nodes()]).await?;
+        texts.first().map_or_else(|| Ok(Marks::new()), |text| marks(text))
     }
 
     /// Up to so many names of keys of each slot.
@@ -211,12 +221,7 @@ impl Mover {
     }
 
     async fn ask<T: FromRedisValue>(&mut self, commands: impl IntoIterator<Item = Cmd>) -> Result<Vec<T>, MoveError> {
-        let answers = self.send(commands).await?;
-        let read = |answer: RedisResult<Value>| {
-            let value = answer.map_err(|error| failed(&error))?;
-            redis::from_redis_value(value).map_err(|error| MoveError::Passing(error.to_string()))
-        };
-        answers.into_iter().map(read).collect()
+        self.send(commands).await?.into_iter().map(read).collect()
     }
 
     async fn send(&mut self, commands: impl IntoIterator<Item = Cmd>) -> Result<Vec<RedisResult<Value>>, MoveError> {
@@ -254,6 +259,23 @@ impl Migration {
             message: text("message"),
         }
     }
+}
+
+fn read<T: FromRedisValue>(answer: RedisResult<Value>) -> Result<T, MoveError> {
+    let value = answer.map_err(|error| failed(&error))?;
+    redis::from_redis_value(value).map_err(|error| MoveError::Passing(error.to_string()))
+}
+
+fn nodes() -> Cmd {
+    let mut command = redis::cmd("CLUSTER");
+    command.arg("NODES");
+    command
+}
+
+/// The observer's own marks in an answer to CLUSTER NODES.
+fn marks(nodes: &str) -> Result<Marks, MoveError> {
+    let view = report::view(nodes).map_err(|why| MoveError::Passing(why.to_string()))?;
+    Ok(view.myself().exports().collect())
 }
 
 fn set_slot(slot: Slot, state: SlotState) -> Cmd {

@@ -48,13 +48,15 @@ fn a_cluster_whose_pods_all_come_back_under_new_addresses_is_whole_again_by_itse
 #[test]
 fn without_run_such_a_cluster_stays_down() {
     const WATCHED: Duration = Duration::from_secs(12);
-    let (bed, _) = cluster(pods(&Valkey::newest()).config("cluster-node-timeout", "2000"));
-    move_all(&bed);
-    let up =
-        || (0..6).map(|pod| Ok(bed.cluster_info(pod)?["cluster_state"] == "ok")).collect::<anyhow::Result<Vec<_>>>();
-    // Until the node timeout they do not know.
-    bed.wait_for("every node to say fail", LIMIT, || Ok((up()? == [false; 6]).then_some(()))).unwrap();
-    assert!(wait_for("any node to say ok", WATCHED, || Ok(up()?.contains(&true).then_some(()))).is_err());
+    Valkey::each(Valkey::all(), |valkey| {
+        let (bed, _) = cluster(pods(valkey).config("cluster-node-timeout", "2000"));
+        move_all(&bed);
+        let says_ok = |pod| Ok(bed.cluster_info(pod)?["cluster_state"] == "ok");
+        let up = || (0..6).map(says_ok).collect::<anyhow::Result<Vec<_>>>();
+        // Until the node timeout they do not know.
+        bed.wait_for("every node to say fail", LIMIT, || Ok((up()? == [false; 6]).then_some(()))).unwrap();
+        assert!(wait_for("any node to say ok", WATCHED, || Ok(up()?.contains(&true).then_some(()))).is_err());
+    });
 }
 
 fn foreign_cluster(valkey: &Valkey) -> Testbed {

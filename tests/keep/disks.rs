@@ -59,6 +59,15 @@ fn a_pod_that_lost_its_disk_is_replaced_and_the_node_it_was_is_forgotten() {
 }
 
 #[test]
+fn a_lost_disk_is_replaced_also_where_run_reaches_its_server_at_an_address_that_nobody_else_knows() {
+    Valkey::each(Valkey::all(), |valkey| {
+        let (bed, before) = cluster(builder(valkey).apart(true));
+        let replica = sibling(bed.primaries().unwrap()[0]);
+        assert_replaced(&bed, "a replica without its disk", &[replica], before);
+    });
+}
+
+#[test]
 fn twenty_lost_disks_in_a_row_leave_a_whole_cluster_and_nobody_behind() {
     Valkey::each(Valkey::all(), |valkey| {
         let (bed, before) = cluster(builder(valkey));

@@ -38,7 +38,11 @@ fn codes(status: &Ended) -> Vec<String> {
 
 #[test]
 fn what_is_waited_for_and_what_is_refused_is_seen_and_costs_no_pod_its_readiness() {
-    let bed = pods(&Valkey::newest()).supervised(true).start_servers(false).build().unwrap();
+    Valkey::each(Valkey::all(), assert_told);
+}
+
+fn assert_told(valkey: &Valkey) {
+    let bed = pods(valkey).supervised(true).start_servers(false).build().unwrap();
     for pod in bed.pods() {
         // One of them was told another shape than the cluster has.
         let shape = if pod.ordinal() == 5 { ["2", "2"] } else { ["3", "1"] };
@@ -71,4 +75,21 @@ fn what_is_waited_for_and_what_is_refused_is_seen_and_costs_no_pod_its_readiness
     // As a preStop hook does it: the server runs on, and its node is to be left as it is.
     Ended::of(&mut bed.valkeeper_in(0, &["drain"]), LIMIT).unwrap().expect(0, &[]);
     assert_eq!(wait_state(&bed, 0, "paused")["reason"], "this node is marked as leaving");
+
+    // What that node alone could do stays undone, and that is no secret.
+    let replica = (1..5).find(|pod| !bed.primaries().unwrap().contains(pod)).unwrap();
+    bed.pod(replica).lose_disk().unwrap();
+    bed.pod(replica).start().unwrap();
+    let other = (1..5).find(|pod| *pod != replica).unwrap();
+    bed.wait_for("the others to tell of it", LIMIT, || {
+        let (_, waiting) = readiness(&bed, other)?;
+        let told = waiting["reason"].as_str().is_some_and(|reason| reason.contains("waiting for valkey-0 to do"));
+        ensure!(told && waiting["state"] == "waiting", "{waiting}");
+        Ok(Some(()))
+    })
+    .unwrap();
+    bed.wait_for("the log to tell", LIMIT, || {
+        Ok(bed.pod(other).run_log().contains("waiting for valkey-0 to do its part").then_some(()))
+    })
+    .unwrap();
 }

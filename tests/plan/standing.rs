@@ -1,5 +1,7 @@
 //! A cluster that stands: gaps are filled, what is gone is forgotten, and what would mix data is refused.
 
+use valkeeper::topology::health::assess;
+
 use super::*;
 
 type Line<'l> = (usize, &'l str, &'l str, &'l str);
@@ -174,6 +176,42 @@ fn a_primary_that_slots_are_on_their_way_to_is_not_made_a_replica() {
     report(&mut observation, 4).keys = 0;
     let decision = decide(&observation, 3, 1, false);
     assert!(!decision.to_string().contains("valkey-5 becomes"), "{decision}");
+}
+
+/// Three shards, the third of which, node 4 with its replica 5, owns nothing yet. What nodes 0 and 4 say of their slots
+/// that are on their way, and how many keys node 4 holds.
+fn filling(sent: &str, received: &str, keys: u64) -> Observation {
+    let source = format!("0-8191 {sent}");
+    let (grown, new) = ((5, "4", "", ""), (4, "primary", "", ""));
+    let mut observation = seen_by(0..6, &and(&and(&STANDS, new), grown));
+    let at_source = and(&and(&[(0, "primary", "", source.as_str())], new), grown);
+    observation.peers[0] = member(0, 10, &[&at_source, &STANDS[1..]].concat());
+    observation.peers[4] = member(4, keys, &and(&and(&STANDS, (4, "primary", "", received)), grown));
+    observation
+}
+
+#[test]
+fn a_primary_that_its_first_slots_are_on_their_way_to_is_waited_for_whatever_it_holds() {
+    let (sent, received) = (format!("[100->-{}]", id(4)), format!("[100-<-{}]", id(0)));
+    let cases = [(sent.as_str(), received.as_str(), 0), ("", &received, 0), (&sent, &received, 7), (&sent, "", 7)];
+    for (sent, received, keys) in cases {
+        let decision = decide(&filling(sent, received, keys), 3, 1, false);
+        assert_eq!(decision.to_string(), "waiting: slots are on their way to valkey-4", "{sent} {received} {keys}");
+    }
+    let observation = filling(&sent, &received, 7);
+    let health = assess(&observation, &ClusterId::new("ours").unwrap(), Some(desired(3, 1).shape));
+    assert!(health.findings.iter().all(|finding| finding.code != "refused"), "{:?}", health.findings);
+    let waiting = health.findings.iter().find(|finding| finding.code == "waiting").unwrap();
+    assert!(waiting.remedy.contains("`valkeeper rebalance`"), "{}", waiting.remedy);
+}
+
+#[test]
+fn keys_without_slots_are_refused_and_nobody_is_told_to_delete_them_unseen() {
+    let decision = decide(&filling("", "", 7), 3, 1, false);
+    let Decision::Refuse(refusal @ Refusal::DataWithoutSlots { .. }) = decision else { panic!("{decision}") };
+    let remedy = refusal.remedy();
+    let (look, flush) = (remedy.find("CLUSTER NODES"), remedy.find("FLUSHALL"));
+    assert!(look.is_some() && look < flush, "{remedy}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use testbed::{Ended, Valkey};
+use testbed::{Ended, Testbed, Valkey};
 
 use super::clients::Counters;
 use super::tools::{LIMIT, alone, assert_settled, builder, cluster, shares, spawn, valkeeper, write};
@@ -39,32 +39,43 @@ fn a_run_killed_at_any_moment_is_finished_by_the_next_and_nothing_is_lost() {
     let kills = KILLS.div_ceil(versions.len().try_into().unwrap());
     Valkey::each(versions, |valkey| {
         let mut chance = Chance(seed);
-        let version = &valkey.version;
-        // So that an emptied primary stays one, and can be filled again.
-        let bed = cluster(builder(valkey, 4).config("cluster-allow-replica-migration", "no"), 3);
-        write(&bed, "still", STILL, 100);
-        let counters = Counters::start(&bed, 1, "still", STILL);
-        // To and fro between three primaries and four.
-        let directions: [&[&str]; 2] = [&["rebalance"], &["rebalance", "--weight", "valkey-3=0"]];
-        let mut halfway = 0;
-        for kill in 0..kills {
-            let args = directions[kill as usize % 2];
-            let mut run = spawn(&bed, args);
-            // A whole run takes a second or less.
-            thread::sleep(Duration::from_micros(chance.below(1_000_000)));
-            run.kill().unwrap();
-            run.wait().unwrap();
-            let report = valkeeper(&bed, args);
-            halfway += report["slots_resumed"].as_u64().unwrap();
-            let fourth = shares(&bed)[3];
-            assert_eq!(fourth, if kill % 2 == 0 { 4096 } else { 0 }, "{version}, kill {kill}: {report}");
-            assert_settled(&bed);
-        }
-        counters.stop().assert_clean(version);
-        let keys: u64 = bed.pods().iter().map(|pod| bed.keys(pod.ordinal()).unwrap()).sum();
-        assert_eq!(keys, STILL as u64 + 500, "{version}");
-        println!("{version}: {halfway} slots were left half-way");
+        // To and fro between three primaries and four. An emptied primary stays one, and can be filled again.
+        let alone = cluster(builder(valkey, 4).config("cluster-allow-replica-migration", "no"), 3);
+        let ways: [Way; 2] = [(&["rebalance"], 3, 4096), (&["rebalance", "--weight", "valkey-3=0"], 3, 0)];
+        assert_finished(&alone, &mut chance, kills - kills / 3, ways);
+        // And with replicas, as servers are by themselves.
+        let copied = builder(valkey, 6).config("repl-diskless-sync-delay", "0").build().unwrap();
+        copied.form(3, 1).unwrap();
+        let ways: [Way; 2] = [(&["rebalance", "--weight", "valkey-0=2"], 0, 8192), (&["rebalance"], 0, 5462)];
+        assert_finished(&copied, &mut chance, kills / 3, ways);
     });
+}
+
+/// What a run is told, and how many slots that pod owns afterwards.
+type Way = (&'static [&'static str], usize, usize);
+
+/// Of so many runs, to and fro, each is killed at some moment and run again.
+fn assert_finished(bed: &Testbed, chance: &mut Chance, kills: u32, ways: [Way; 2]) {
+    let version = &bed.valkey().version;
+    write(bed, "still", STILL, 100);
+    let counters = Counters::start(bed, 1, "still", STILL);
+    let mut halfway = 0;
+    for kill in 0..kills {
+        let (args, pod, wanted) = ways[kill as usize % 2];
+        let mut run = spawn(bed, args);
+        // A whole run takes a second or less.
+        thread::sleep(Duration::from_micros(chance.below(1_000_000)));
+        run.kill().unwrap();
+        run.wait().unwrap();
+        let report = valkeeper(bed, args);
+        halfway += report["slots_resumed"].as_u64().unwrap();
+        assert_eq!(shares(bed)[pod], wanted, "{version}, kill {kill}: {report}");
+        assert_settled(bed);
+    }
+    counters.stop().assert_clean(version);
+    let keys: u64 = bed.primaries().unwrap().into_iter().map(|pod| bed.keys(pod).unwrap()).sum();
+    assert_eq!(keys, STILL as u64 + 500, "{version}");
+    println!("{version}: {halfway} slots were left half-way");
 }
 
 #[test]
@@ -81,21 +92,4 @@ fn a_run_that_is_told_to_stop_leaves_the_rest_to_the_next() {
     valkeeper(&bed, &["rebalance"]);
     assert_eq!(shares(&bed), [4096; 4]);
     assert_settled(&bed);
-}
-
-#[test]
-fn two_runs_at_once_do_what_one_does() {
-    let _alone = alone();
-    Valkey::each(Valkey::all(), |valkey| {
-        let bed = cluster(builder(valkey, 4), 3);
-        write(&bed, "still", STILL, 100);
-        let counters = Counters::start(&bed, 1, "still", STILL);
-        thread::scope(|scope| {
-            let runs = [0, 1].map(|_| scope.spawn(|| valkeeper(&bed, &["rebalance"])));
-            runs.into_iter().for_each(|run| drop(run.join().unwrap()));
-        });
-        assert_eq!(shares(&bed), [4096; 4]);
-        assert_settled(&bed);
-        counters.stop().assert_clean(&valkey.version);
-    });
 }

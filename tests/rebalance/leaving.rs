@@ -122,3 +122,14 @@ fn keys_of_every_database_go_with_their_slots() {
         }
     }
 }
+
+#[test]
+fn a_primary_that_dies_is_waited_for_as_long_as_its_servers_take_to_replace_it() {
+    let _alone = alone();
+    // With the node timeout that servers have by themselves.
+    let bed = builder(&Valkey::newest(), 6).config("repl-diskless-sync-delay", "0").build().unwrap();
+    bed.form(3, 1).unwrap();
+    bed.wait_in_sync(LIMIT).unwrap();
+    bed.pod(bed.primaries().unwrap()[0]).kill().unwrap();
+    Ended::of(&mut bed.valkeeper(&["rebalance"]), LIMIT).unwrap().expect(0, &[]);
+}

@@ -26,9 +26,10 @@ const OFTEN: Duration = Duration::from_millis(10);
 pub(super) async fn run(tools: &Tools<'_>, primary: &Primary, moves: &[(&Move, &Primary)]) -> Result<(), MoveError> {
     let mut source = tools.mover(primary.address).await?;
     for (one, to) in moves {
+        let most = tools.smaller(primary.id, keys_at_once(tools, primary)).await;
         let slots: Vec<Slot> = one.slots.slots().collect();
         let counts = source.count(&slots).await?;
-        for (part, keys) in parts(slots.into_iter().zip(counts), keys_at_once(tools, primary)) {
+        for (part, keys) in parts(slots.into_iter().zip(counts), most) {
             if tools.halt.is_set() {
                 return Ok(());
             }
@@ -41,6 +42,8 @@ pub(super) async fn run(tools: &Tools<'_>, primary: &Primary, moves: &[(&Move, &
                     Some(job) if job.runs() => sleep(OFTEN).await,
                     Some(job) if job.has_succeeded() => break,
                     Some(job) => {
+                        // What does not fit, into memory or into the patience of the servers, may in smaller parts.
+                        tools.failed_with(primary.id, keys).await;
                         let (label, state, why) = (&primary.label, &job.state, &job.message);
                         return Err(MoveError::Passing(format!(
                             "the migration from {label} to {} {state}: {why}",

@@ -19,6 +19,11 @@
 //! keys it has in it. So the target is told NODE only after the source, which makes no keys in a slot that is migrating,
 //! has shown an empty list.
 //!
+//! **Why the source is asked again whom it sends a slot to.** MIGRATING overwrites silently what another run has said. So
+//! a slot that is marked for somebody else is left to whoever marked it, and no key goes before our mark has stood for a
+//! moment: another run that looked before that says by then what it wants, and the last word counts. Before NODE we look
+//! once more: a mark that is gone, or another's, says that the slot has been taken over from us.
+//!
 //! **Why the last slot of a primary goes alone.** A primary without slots becomes a replica at once
 //! (`cluster-allow-replica-migration`) and says so. Who hears that before it has heard of the new owner strikes out what
 //! the old one owned, finds slots without an owner, and answers CLUSTERDOWN for a moment. So one slot is kept back until
@@ -37,13 +42,14 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::Tools;
 use super::meter::Meter;
+use crate::topology::node::NodeId;
 use crate::topology::rebalance::{BIG, Batch, Key, Move, Primary, Window, batches, blocks_for};
 use crate::topology::slot::Slot;
-use crate::valkey::{MoveError, Mover, SlotState};
+use crate::valkey::{Marks, MoveError, Mover, SlotState};
 
 /// How many connections to one source have a MIGRATE under way.
 const LANES: usize = 6;
@@ -59,6 +65,9 @@ const NAMES: usize = 1_000;
 /// meanwhile, should the target hang.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long our marks stand before they count.
+const UNCONTESTED: Duration = Duration::from_millis(20);
+
 /// One source, and what goes from it.
 struct Source<'t> {
     primary: &'t Primary,
@@ -70,6 +79,8 @@ struct Source<'t> {
     databases: u32,
     /// Who is told of the new owner before that owner itself.
     tell_first: Vec<SocketAddr>,
+    /// The marks that the moves were decided on: of those that are finished, they may name who has been taken over from.
+    planned_on: Marks,
 }
 
 /// Slots that go to one target together.
@@ -103,6 +114,7 @@ pub(super) async fn run(
         failed: AtomicBool::new(false),
         databases: first.databases().await?,
         tell_first,
+        planned_on: primary.exports().collect(),
     };
     let lanes = join_all((0..LANES).map(|_| source.lane())).await;
     lanes.into_iter().collect()
@@ -146,7 +158,11 @@ impl<'t> Source<'t> {
         let (source, target) = (self.primary.address, bunch.to.address);
         let tools = self.tools;
         let slots = done(&bunch.slots, tools.set(target, &bunch.slots, SlotState::Importing(from)).await?)?;
+        let marks = lane.exports().await?;
+        let slots: Vec<Slot> = slots.into_iter().filter(|slot| self.taken(&marks, *slot, to).is_none()).collect();
         let slots = done(&slots, tools.set(source, &slots, SlotState::Migrating(to)).await?)?;
+        sleep(UNCONTESTED).await;
+        let slots = ours(lane, slots, to).await?;
         for database in 0..self.databases {
             // Where there is one only, it need not be said.
             if self.databases > 1 {
@@ -154,6 +170,7 @@ impl<'t> Source<'t> {
             }
             self.empty(lane, &slots, (bunch.to.address, database)).await?;
         }
+        let slots = ours(lane, slots, to).await?;
         for other in &self.tell_first {
             done(&slots, tools.set(*other, &slots, SlotState::Node(to)).await?)?;
         }
@@ -162,6 +179,12 @@ impl<'t> Source<'t> {
         done(&settled, tools.set(source, &settled, SlotState::Node(to)).await?)?;
         self.tools.meter.settled(settled.len());
         Ok(())
+    }
+
+    /// Who else a slot is sent to, if nobody knew of it when the moves were decided on.
+    fn taken(&self, marks: &Marks, slot: Slot, to: NodeId) -> Option<NodeId> {
+        let other = marks.get(&slot).copied().filter(|other| *other != to)?;
+        (self.planned_on.get(&slot) != Some(&other)).then_some(other)
     }
 
     /// Moves keys until the source shows none.
@@ -216,6 +239,16 @@ impl<'t> Source<'t> {
         }
         Ok(())
     }
+}
+
+/// The slots that the source still sends there. The others are left to who has marked or settled them.
+async fn ours(source: &mut Mover, slots: Vec<Slot>, to: NodeId) -> Result<Vec<Slot>, MoveError> {
+    let marks = source.exports().await?;
+    let (ours, others): (Vec<_>, Vec<_>) = slots.into_iter().partition(|slot| marks.get(slot) == Some(&to));
+    if !others.is_empty() {
+        tracing::debug!("{} slots are moved by somebody else", others.len());
+    }
+    Ok(ours)
 }
 
 /// The slots that a command was done for. Those that have moved on by themselves are left to the next look.

@@ -10,6 +10,7 @@ use super::carry::carry;
 use super::{Tools, handover};
 use crate::exit::{Exit, Failure};
 use crate::observer::Observer;
+use crate::topology::identity::Settings;
 use crate::topology::membership::Membership;
 use crate::topology::node::NodeId;
 use crate::topology::observation::Observation;
@@ -29,10 +30,12 @@ pub struct Run<'r> {
     only: Option<NodeId>,
     /// Which refusal stands, and since when.
     refused: Option<(Discriminant<Refused>, Instant)>,
+    /// That of the slowest server.
+    node_timeout: Duration,
     /// Which marks are to be taken away, and since when.
     stale: BTreeMap<Mend, Instant>,
     told: BTreeSet<String>,
-    /// How much had been moved when trouble began, and since when that is so.
+    /// How much had been moved when trouble began, and since when that is so; none after a round without any.
     stalled: Option<(u64, Instant)>,
     /// How many slots an earlier run had left half-way.
     pub(super) resumed: usize,
@@ -85,6 +88,7 @@ impl<'r> Run<'r> {
             deadline,
             only: None,
             refused: None,
+            node_timeout: Settings::DEFAULT.node_timeout,
             stale: BTreeMap::new(),
             told: BTreeSet::new(),
             stalled: None,
@@ -105,6 +109,7 @@ impl<'r> Run<'r> {
         while !self.tools.halt.is_set() {
             let observation = observer.round(self.deadline).await;
             let membership = Membership::of(&observation, &observer.cluster());
+            self.node_timeout = node_timeout(&membership);
             let ground = match Ground::survey(&membership) {
                 Ok(ground) => ground,
                 Err(refused) => {
@@ -127,6 +132,7 @@ impl<'r> Run<'r> {
                 }
             };
             self.refused = None;
+            let is_wait = matches!(next, Next::Wait(_));
             let acted = match next {
                 Next::Done => return Ok(observation),
                 Next::Wait(why) => {
@@ -140,9 +146,13 @@ impl<'r> Run<'r> {
                     trouble.map_err(MoveError::Passing)
                 }
             };
-            if let Err(error) = acted {
-                self.failed(error)?;
-                sleep(Self::WAIT).await;
+            match acted {
+                Ok(()) if is_wait => {}
+                Ok(()) => self.stalled = None,
+                Err(error) => {
+                    self.failed(error)?;
+                    sleep(Self::WAIT).await;
+                }
             }
             sleep(Self::SHORT).await;
         }
@@ -155,6 +165,7 @@ impl<'r> Run<'r> {
         loop {
             let observation = observer.round(self.deadline).await;
             let membership = Membership::of(&observation, &observer.cluster());
+            self.node_timeout = node_timeout(&membership);
             let planned = Ground::survey(&membership).and_then(|ground| {
                 let moves = self.goal.moves(&ground, &membership)?;
                 Ok((ground, moves))
@@ -317,11 +328,17 @@ impl<'r> Run<'r> {
         if since.elapsed() >= Self::TOLD {
             self.tell(refused.to_string());
         }
-        match since.elapsed() >= refused.patience() {
+        match since.elapsed() >= refused.patience(self.node_timeout) {
             true => Err(Exit::Refused.saying(format!("{refused}. What to do: {}", refused.remedy()))),
             false => Ok(()),
         }
     }
+}
+
+/// After how long the slowest of the members takes another one for dead.
+fn node_timeout(membership: &Membership<'_>) -> Duration {
+    let timeouts = membership.members.iter().map(|member| member.report.settings.node_timeout);
+    timeouts.max().unwrap_or(Settings::DEFAULT.node_timeout)
 }
 
 /// Why it cannot be told what comes next.

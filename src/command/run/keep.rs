@@ -15,10 +15,11 @@ use super::watch::LastReport;
 use crate::command::bootstrap;
 use crate::command::rounds::{Pace, Round, Rounds, Tempo};
 use crate::observer::Observer;
-use crate::topology::decision::{Action, Decision, Stage};
-use crate::topology::desired::{DesiredTopology, Policy};
+use crate::topology::decision::{Decision, Stage};
+use crate::topology::desired::{DesiredTopology, Policy, Shape};
+use crate::topology::identity::{ClusterId, Site};
 use crate::topology::membership::Membership;
-use crate::topology::node::{NodeEntry, NodeId};
+use crate::topology::node::NodeEntry;
 use crate::topology::observation::Observation;
 use crate::topology::probe::{Phase, Reconciliation};
 use crate::topology::server::{ClusterView, ServerReport};
@@ -35,51 +36,81 @@ const SELDOM: Duration = Duration::from_secs(60);
 /// Where it is told how far reconciliation is; none where there is nothing to reconcile.
 pub(super) type Progress = watch::Sender<Option<Reconciliation>>;
 
+/// What is to be kept.
+pub(super) struct Wanted {
+    /// Whose nodes are ours.
+    pub(super) cluster: ClusterId,
+    /// How many, and how large, the shards are; none for as they stand.
+    pub(super) shape: Option<Shape>,
+}
+
+/// What is known of our own server here.
+pub(super) struct Own {
+    /// Where it answers us.
+    pub(super) address: SocketAddr,
+    /// Its pod's ordinal.
+    pub(super) ordinal: Option<u32>,
+    /// Where it runs.
+    pub(super) site: Site,
+}
+
 /// Beside one server.
 pub(super) struct Keeper<'p> {
-    desired: &'p DesiredTopology,
+    cluster: &'p ClusterId,
     rounds: Rounds<'p>,
     observer: Observer,
-    /// Where our own server answers.
-    own: SocketAddr,
+    own: Own,
     last: watch::Receiver<Option<ServerReport>>,
     progress: &'p Progress,
     tally: &'p Tally,
     pace: Pace,
     /// How long to wait while the cluster is as it is to be.
     quiet: Duration,
-    /// Whether it is for us to form the cluster where none stands.
-    forms: bool,
+    /// What is for us to form where no cluster stands.
+    forms: Option<DesiredTopology>,
     before: Option<Decision>,
+    /// Since when it has been decided.
+    since: Instant,
     /// Whether our server saw something new while we waited.
     woken: bool,
     /// What the log said last, and when.
     said: Option<(Reconciliation, Instant)>,
 }
 
+impl Wanted {
+    /// How many nodes; zero where that is not said.
+    pub(super) fn members(&self) -> usize {
+        self.shape.map_or(0, Shape::members)
+    }
+
+    /// What is formed where nothing stands; none where that is not said.
+    pub(super) fn to_form(&self) -> Option<DesiredTopology> {
+        Some(DesiredTopology { cluster: self.cluster.clone(), shape: self.shape? })
+    }
+}
+
 impl<'p> Keeper<'p> {
-    /// Beside the server at this address, which is the pod of that ordinal.
+    /// Beside this server.
     pub(super) fn new(
-        desired: &'p DesiredTopology,
+        wanted: &'p Wanted,
         observer: Observer,
-        own: SocketAddr,
-        ordinal: Option<u32>,
+        own: Own,
         last: &LastReport,
         progress: &'p Progress,
         tally: &'p Tally,
     ) -> Self {
         // Everybody asks everybody: in a large cluster that is much work, and is done less often.
-        let factor = desired.shape.members().div_ceil(32).try_into().unwrap_or(u32::MAX);
+        let factor = wanted.members().max(1).div_ceil(32).try_into().unwrap_or(u32::MAX);
         let tempo = Tempo {
             shortest: Duration::from_millis(200).saturating_mul(factor),
             longest: Duration::from_secs(5).saturating_mul(factor),
             after_long_round: Duration::from_secs(1).saturating_mul(factor.saturating_mul(factor)),
         };
         // Not all in the same second.
-        let apart = Duration::from_secs(2) * (ordinal.unwrap_or_default() % 8);
+        let apart = Duration::from_secs(2) * (own.ordinal.unwrap_or_default() % 8);
         Self {
-            desired,
-            rounds: Rounds::new(desired, Policy::KEEP),
+            cluster: &wanted.cluster,
+            rounds: Rounds::new(&wanted.cluster, wanted.shape, Policy::KEEP),
             observer,
             own,
             last: last.subscribe(),
@@ -87,15 +118,16 @@ impl<'p> Keeper<'p> {
             tally,
             pace: Pace::new(tempo),
             quiet: (Duration::from_secs(15) + apart).saturating_mul(factor),
-            forms: false,
+            forms: None,
             before: None,
+            since: Instant::now(),
             woken: false,
             said: None,
         }
     }
 
-    /// Whether it is for this one to form the cluster.
-    pub(super) fn forming(self, forms: bool) -> Self {
+    /// The same that forms a cluster, where one is named.
+    pub(super) fn forming(self, forms: Option<DesiredTopology>) -> Self {
         Self { forms, ..self }
     }
 
@@ -104,20 +136,26 @@ impl<'p> Keeper<'p> {
         loop {
             let seen = self.own_view().await;
             let round = self.rounds.look(&mut self.observer, Instant::now() + ROUND).await;
-            let stands = stands(&round.observation, self.desired);
-            let progress = match stands || self.forms {
-                true => Reconciliation::of(&round.decision, round.refusal().is_some()),
-                false => Reconciliation::unformed(),
+            let stands = stands(&round.observation, self.cluster);
+            if self.before.as_ref() != Some(&round.decision) {
+                self.since = Instant::now();
+            }
+            let progress = match &round.decision {
+                _ if !stands && self.forms.is_none() => Reconciliation::unformed(),
+                Decision::Act(stage) if self.since.elapsed() >= LONG => Reconciliation::overdue(stage),
+                decision => Reconciliation::of(decision, round.refusal().is_some()),
             };
             self.tell(&progress, round.stood);
             self.count(&progress);
             self.progress.send_replace(Some(progress));
-            if !stands && self.forms && self.form().await {
+            if !stands && self.form().await {
                 continue;
             }
-            let acted = match round.stage() {
-                Some(stage) if stands => self.act(stage, seen.view.myself().id).await,
-                _ => false,
+            let part =
+                round.stage().filter(|_| stands).and_then(|stage| self.own_part(stage, &round.observation, &seen));
+            let acted = match part {
+                Some(part) => self.act(part).await,
+                None => false,
             };
             let is_forming = !stands || round.observation.reports().any(|(_, report)| report.is_lowered());
             self.pause(round, acted, is_forming, &seen).await;
@@ -141,16 +179,17 @@ impl<'p> Keeper<'p> {
         }
     }
 
-    /// Forms the cluster as `bootstrap` does, on whatever node it takes; says whether it stands then. Ends early when our
-    /// node is to be left as it is.
+    /// Forms the cluster as `bootstrap` does, where that is for us, on whatever node it takes; says whether it stands then.
+    /// Ends early when our node is to be left as it is.
     async fn form(&mut self) -> bool {
+        let Some(desired) = &self.forms else { return false };
         let mut last = self.last.clone();
         let leaving = async {
             if last.wait_for(|report| report.as_ref().is_some_and(|report| report.leaving)).await.is_err() {
                 pending::<()>().await;
             }
         };
-        match bootstrap::form(&mut self.observer, self.desired, Policy::FORM, FORMING, leaving).await {
+        match bootstrap::form(&mut self.observer, desired, Policy::FORM, FORMING, leaving).await {
             Ok(formed) => tracing::info!("the cluster stands after {:.2} s", formed.took.as_secs_f64()),
             Err(failure) => {
                 self.rounds.warn_once(format!("no cluster stands yet: {failure}"));
@@ -160,20 +199,26 @@ impl<'p> Keeper<'p> {
         true
     }
 
-    /// Does our own part: on the node at our address, and only while it is the one that our server says it is. Says
-    /// whether there was anything to do.
-    async fn act(&mut self, stage: &Stage, own: NodeId) -> bool {
-        let is_ours = |action: &&Action| action.address == self.own && action.on == own;
-        let actions: Vec<_> = stage.actions.iter().filter(is_ours).cloned().collect();
-        let is_leaving = self.last.borrow().as_ref().is_none_or(|report| report.leaving);
-        if actions.is_empty() || is_leaving {
+    /// What of a stage is for us to do: that on the node which answers where our server does, and only while it is the one
+    /// that our server says it is. Who a node is counts, as others may reach it at an address that we do not know.
+    fn own_part(&self, stage: &Stage, observation: &Observation, seen: &ClusterView) -> Option<Stage> {
+        let own = seen.view.myself().id;
+        let mut reports = observation.reports();
+        reports.find(|(peer, report)| peer.address == self.own.address && report.id() == own)?;
+        stage.part_of(own, self.own.address, &self.own.site)
+    }
+
+    /// Does our own part; says whether there was anything to do.
+    async fn act(&mut self, part: Stage) -> bool {
+        if self.last.borrow().as_ref().is_none_or(|report| report.leaving) {
             return false;
         }
-        let part = Stage { kind: stage.kind, actions };
         self.rounds.tell(&Decision::Act(part.clone()));
         self.tally.rounds_acted.add_one();
-        // What it leads to is news.
-        self.said = None;
+        // What it leads to is news, unless it is done over and over.
+        if self.since.elapsed() < LONG {
+            self.said = None;
+        }
         if let Err(forbidden) = self.rounds.act(&mut self.observer, &part).await {
             self.rounds.warn_once(forbidden);
         }
@@ -247,8 +292,8 @@ impl<'p> Keeper<'p> {
 }
 
 /// Whether a cluster of ours stands: somebody has slots, in the eyes of one of us.
-fn stands(observation: &Observation, desired: &DesiredTopology) -> bool {
-    let membership = Membership::of(observation, &desired.cluster);
+fn stands(observation: &Observation, cluster: &ClusterId) -> bool {
+    let membership = Membership::of(observation, cluster);
     let mut known = membership.members.iter().flat_map(|member| member.report.view.entries());
     known.any(NodeEntry::owns_slots)
 }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::duties::{Cut, Duties, Start};
 use super::guard::{self, Guard};
 use super::input::Input;
-use super::keep::Progress;
+use super::keep::{Progress, Wanted};
 use super::metrics::Tally;
 use super::record::Record;
 use super::settings::Settings;
@@ -105,7 +105,7 @@ impl Pod {
             own: self.settings.address,
             credentials: &self.settings.credentials,
             reach: self.settings.reach.as_ref(),
-            members: self.settings.desired.as_ref().map_or(0, |desired| desired.shape.members()),
+            members: self.settings.wanted.as_ref().map_or(0, Wanted::members),
             limit: self.settings.handover_timeout,
             life: &self.life,
         }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::aof;
+use super::keep::Wanted;
 use crate::cli::{Mode, OnPrimaryLost, RunArgs};
 use crate::config::{self, Credentials, Reach, Service};
 use crate::datadir;
@@ -36,10 +37,10 @@ pub(super) struct Settings {
     pub(super) policy: DrainPolicy,
     pub(super) reach: Option<Reach>,
     /// What the pods are to be; none where there is no cluster, or none that could be found.
-    pub(super) desired: Option<DesiredTopology>,
+    pub(super) wanted: Option<Wanted>,
     pub(super) takes_over: bool,
-    /// Whether this pod forms the cluster where none stands.
-    pub(super) forms: bool,
+    /// What this pod forms where no cluster stands, if that is for it.
+    pub(super) forms: Option<DesiredTopology>,
     /// Whether slots of this node are moved so that all primaries own as many.
     pub(super) auto_rebalance: bool,
     pub(super) handover_timeout: Duration,
@@ -65,11 +66,11 @@ impl Settings {
             Some(service) => Some(Reach::through(service, &args.find, port, credentials.clone())?),
             None => None,
         };
-        let desired = match reach.as_ref().and_then(|reach| reach.cluster.clone()) {
-            Some(cluster) => Some(DesiredTopology { cluster, shape: config::shape(&args.shape)? }),
-            None => None,
-        };
+        let shape = config::shape_to_keep(&args.shape, args.bootstrap)?;
+        let cluster = reach.as_ref().and_then(|reach| reach.cluster.clone()).filter(|_| in_cluster);
+        let wanted = cluster.map(|cluster| Wanted { cluster, shape });
         let name = args.own.pod_name.as_deref().map(pod_name).transpose()?;
+        let is_first = args.bootstrap && name.as_ref().and_then(PodName::ordinal) == Some(0);
         let save = match args.end.save.into() {
             SavePolicy::Auto if args.aof_partial_resync => SavePolicy::Always,
             other => other,
@@ -78,7 +79,7 @@ impl Settings {
             command: args.server.clone(),
             config,
             address: config::own_address(args.own.pod_ip, port),
-            forms: args.bootstrap && name.as_ref().and_then(PodName::ordinal) == Some(0),
+            forms: wanted.as_ref().filter(|_| is_first).and_then(Wanted::to_form),
             name,
             ip: args.own.pod_ip,
             site: Site { zone: args.zone.clone(), host: args.host.clone() },
@@ -88,7 +89,7 @@ impl Settings {
             password_overlap: args.password_overlap,
             policy: DrainPolicy { cluster: in_cluster, save, budget, stop: true },
             reach,
-            desired: desired.filter(|_| in_cluster),
+            wanted,
             takes_over: in_cluster && args.on_primary_lost == OnPrimaryLost::Failover,
             auto_rebalance: args.auto_rebalance,
             handover_timeout: args.handover_timeout,

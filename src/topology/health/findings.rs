@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Finding, Grade, Link, NodeHealth, RENEWAL_IS_DUE};
-use crate::topology::decision::Decision;
+use crate::topology::decision::{Blocker, Decision};
 use crate::topology::desired::{Shape, count};
 use crate::topology::membership::{Label, Membership};
 use crate::topology::node::NodeId;
@@ -40,10 +40,13 @@ pub(super) fn certificates(nodes: &[NodeHealth]) -> impl Iterator<Item = Finding
 /// What bootstrap and run would wait for.
 pub(super) fn waiting(decision: &Decision) -> Option<Finding> {
     match decision {
-        Decision::Wait(_) => Some(note(
+        Decision::Wait(blockers) => Some(note(
             "waiting",
             format!("bootstrap and run are {decision}"),
-            "nothing, if it passes by itself; else the other findings say what to do",
+            blockers
+                .iter()
+                .find_map(Blocker::remedy)
+                .unwrap_or("nothing, if it passes by itself; else the other findings say what to do"),
         )),
         _ => None,
     }

@@ -1,6 +1,7 @@
 //! Whether every node sees the same cluster and says ok.
 
 use super::Blocker;
+use super::slots::receivers;
 use crate::topology::membership::{Member, Membership};
 use crate::topology::node::NodeEntry;
 
@@ -13,7 +14,10 @@ pub(super) fn blockers(membership: &Membership<'_>) -> Vec<Blocker> {
         Some(link) if !link.up && !link.syncing => Some(Blocker::NotFollowing(member.label())),
         _ => None,
     });
-    unready.chain(members.iter().flat_map(|from| differences(from, membership))).collect()
+    let receivers = receivers(membership);
+    let arriving = members.iter().filter(|member| receivers.contains(&member.id()));
+    let arriving = arriving.map(|member| Blocker::Arriving(member.label()));
+    arriving.chain(unready).chain(members.iter().flat_map(|from| differences(from, membership))).collect()
 }
 
 /// How one node's view of the others differs from what they say of themselves, in the order of the members.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::slots::{claimed, contested, is_free, owns_slots};
+use super::slots::{claimed, contested, is_free, owns_slots, receivers};
 use crate::topology::desired::{DesiredTopology, Policy};
 use crate::topology::membership::{Label, Member, Membership, Stranger, StrangerKind};
 use crate::topology::node::{NodeId, Role};
@@ -87,9 +87,12 @@ fn two_islands(membership: &Membership<'_>) -> Option<Refusal> {
     Some(Refusal::TwoIslands { one: islands.next()?, other: islands.next()? })
 }
 
+/// Keys whose slots are still on their way belong where they are.
 fn data_without_slots(membership: &Membership<'_>) -> Option<Refusal> {
+    let receivers = receivers(membership);
     let holds_only_keys = |member: &&Member<'_>| {
-        member.report.myself().role.is_primary() && member.report.keys > 0 && !owns_slots(member)
+        let is_primary = member.report.myself().role.is_primary();
+        is_primary && member.report.keys > 0 && !owns_slots(member) && !receivers.contains(&member.id())
     };
     membership
         .members
@@ -132,8 +135,10 @@ pub(super) fn other_shape(membership: &Membership<'_>, desired: &DesiredTopology
     }
     let primaries = membership.members.iter().filter(|member| owns_slots(member)).count();
     let shards = usize::from(shape.shards.get());
-    let free = membership.members.iter().filter(|member| is_free(member)).count();
-    let too_few = primaries + free < shards && claimed(membership) == SlotSet::ALL;
+    let receivers = receivers(membership);
+    let is_spare = |member: &&Member<'_>| is_free(member) && !receivers.contains(&member.id());
+    let to_be = receivers.len() + membership.members.iter().filter(is_spare).count();
+    let too_few = primaries + to_be < shards && claimed(membership) == SlotSet::ALL;
     // Where two claim one slot, a primary of before a failover is back and has not heard of it yet.
     let too_many = primaries > shards && contested(membership).is_none();
     (too_many || too_few).then_some(Refusal::OtherShards { primaries, shape })

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::slots::{claimed, is_free, owns_slots, primaries};
+use super::slots::{claimed, is_free, owns_slots, primaries, receivers};
 use super::{Action, Blocker, Deed, Step};
 use crate::topology::desired::{DesiredTopology, Policy};
 use crate::topology::membership::{Member, Membership};
@@ -32,7 +32,9 @@ pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, _: &P
     let places: BTreeMap<NodeId, usize> =
         shards.iter().enumerate().map(|(place, shard)| (shard.primary.id(), place)).collect();
     let mut unplaced = Vec::new();
-    let others = membership.members.iter().filter(|member| !owns_slots(member) && !places.contains_key(&member.id()));
+    let receivers = receivers(membership);
+    let is_primary = |member: &Member<'_>| owns_slots(member) || receivers.contains(&member.id());
+    let others = membership.members.iter().filter(|member| !is_primary(member) && !places.contains_key(&member.id()));
     for member in others {
         let following = match member.report.myself().role {
             Role::Replica(Some(primary)) => places.get(&primary).and_then(|place| shards.get_mut(*place)),

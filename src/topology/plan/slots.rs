@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Blocker, Deed, Step};
 use crate::topology::desired::{DesiredTopology, Policy};
 use crate::topology::membership::{Member, Membership};
+use crate::topology::node::NodeId;
 use crate::topology::slot::{SlotRange, SlotSet};
 
 pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, _: &Policy) -> Step {
@@ -81,14 +82,18 @@ pub(super) fn contested(membership: &Membership<'_>) -> Option<Vec<Blocker>> {
     (!blockers.is_empty()).then_some(blockers)
 }
 
-/// The primary of each shard, in the order of the shards: owners keep the share they hold most of; empty primaries fill
-/// the gaps, the node whose ordinal is the shard's own first. None where nobody is left.
+/// The primary of each shard, in the order of the shards: owners keep the share they hold most of; the gaps are filled by
+/// those that slots are on their way to, then by empty primaries, the node whose ordinal is the shard's own first. None
+/// where nobody is left.
 ///
 /// Who follows whom already does not count: pods that saw different moments would choose differently, and two that are
 /// both empty could make each other replicas.
 pub(super) fn primaries<'m, 'a>(membership: &'m Membership<'a>, shards: u16) -> Vec<Option<&'m Member<'a>>> {
     let owners = owners_by_share(membership, shards);
-    let mut free: Vec<&Member<'_>> = membership.members.iter().filter(|member| is_free(member)).collect();
+    let receivers = receivers(membership);
+    let receives = |member: &Member<'_>| receivers.contains(&member.id());
+    let mut free: Vec<&Member<'_>> =
+        membership.members.iter().filter(|member| receives(member) || is_free(member)).collect();
     (0..shards)
         .map(|shard| {
             if let Some(owner) = owners.get(&shard) {
@@ -96,7 +101,8 @@ pub(super) fn primaries<'m, 'a>(membership: &'m Membership<'a>, shards: u16) -> 
             }
             let (place, _) = free.iter().enumerate().min_by_key(|(_, member)| {
                 let ordinal = member.ordinal();
-                (ordinal != Some(shard.into()), ordinal.is_some_and(|own| own < shards.into()))
+                let is_elsewhere = ordinal.is_some_and(|own| own < shards.into());
+                (!receives(member), ordinal != Some(shard.into()), is_elsewhere)
             })?;
             Some(free.remove(place))
         })
@@ -131,6 +137,15 @@ fn owners_by_share<'m, 'a>(membership: &'m Membership<'a>, shards: u16) -> BTree
 /// Whether the node owns slots by its own word.
 pub(super) fn owns_slots(member: &Member<'_>) -> bool {
     !member.report.myself().slots.is_empty()
+}
+
+/// The primaries that own nothing yet and that slots are on their way to, in their own words or in those of who sends
+/// them. Until the first slot has arrived as a whole, such a node holds keys that nobody else has any more.
+pub(in crate::topology) fn receivers(membership: &Membership<'_>) -> BTreeSet<NodeId> {
+    let sent = membership.members.iter().flat_map(|member| member.report.myself().exports().map(|(_, to)| to));
+    let told = membership.members.iter().filter(|member| member.report.myself().receives_slots()).map(Member::id);
+    let is_empty = |member: &Member<'_>| member.report.myself().role.is_primary() && !owns_slots(member);
+    sent.chain(told).filter(|id| membership.get(*id).is_some_and(is_empty)).collect()
 }
 
 /// Whether the node is an empty primary, and no slot is on its way to it.

@@ -3,7 +3,8 @@
 
 use serde::Serialize;
 
-use crate::topology::decision::Decision;
+use crate::topology::decision::{Blocker, Decision, Few, Stage};
+use crate::topology::membership::Label;
 
 /// What reconciliation comes to at the moment; as JSON, `{"state":"…","reason":"…","remedy":null}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -14,6 +15,9 @@ pub struct Reconciliation {
     pub reason: String,
     /// What a human can do, where nothing goes on without one.
     pub remedy: Option<String>,
+    /// Whether slots that are on their way are waited for.
+    #[serde(skip)]
+    pub awaits_slots: bool,
 }
 
 /// What reconciliation is at.
@@ -37,7 +41,7 @@ pub enum Phase {
 impl Reconciliation {
     /// Nothing is done, for this reason.
     pub fn paused(reason: impl Into<String>) -> Self {
-        Self { state: Phase::Paused, reason: reason.into(), remedy: None }
+        Self { state: Phase::Paused, reason: reason.into(), remedy: None, awaits_slots: false }
     }
 
     /// To form a cluster is not for a single node.
@@ -46,6 +50,25 @@ impl Reconciliation {
             state: Phase::Unformed,
             reason: "no cluster stands here yet: this node joins one, and forms none by itself".to_owned(),
             remedy: Some("`valkeeper bootstrap` forms it".to_owned()),
+            awaits_slots: false,
+        }
+    }
+
+    /// What has been decided for long, and not been done by whom it was for: nothing else comes before that.
+    pub fn overdue(stage: &Stage) -> Self {
+        let mut nodes: Vec<&Label> = stage.actions.iter().map(|action| &action.label).collect();
+        nodes.sort();
+        nodes.dedup();
+        let whose = if nodes.len() == 1 { "its" } else { "their" };
+        Self {
+            state: Phase::Waiting,
+            reason: format!("waiting for {} to do {whose} part: {stage}", Few(&nodes)),
+            remedy: Some(
+                "see there whether `valkeeper run` is at work, and what its log and /readyz say: one that is paused, that \
+                 leaves or that may not do it holds up all that comes after"
+                    .to_owned(),
+            ),
+            awaits_slots: false,
         }
     }
 
@@ -55,8 +78,13 @@ impl Reconciliation {
             Decision::Converged(_) => (Phase::Converged, None),
             Decision::Act(_) => (Phase::Acting, None),
             Decision::Refuse(refusal) if is_final => (Phase::Refused, Some(refusal.remedy())),
-            Decision::Wait(_) | Decision::Refuse(_) => (Phase::Waiting, None),
+            Decision::Wait(blockers) => {
+                (Phase::Waiting, blockers.iter().find_map(Blocker::remedy).map(ToOwned::to_owned))
+            }
+            Decision::Refuse(_) => (Phase::Waiting, None),
         };
-        Self { state, reason: decision.to_string(), remedy }
+        let is_arrival = |blocker: &Blocker| matches!(blocker, Blocker::Arriving(_));
+        let awaits_slots = matches!(decision, Decision::Wait(blockers) if blockers.iter().any(is_arrival));
+        Self { state, reason: decision.to_string(), remedy, awaits_slots }
     }
 }

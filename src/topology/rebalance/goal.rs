@@ -30,10 +30,15 @@ impl Goal {
             Self::Even(weights) => even(ground, membership, weights)?,
             Self::Evacuate { pods, shards } => Evacuation::of(ground, membership, pods, *shards)?.moves,
         };
-        moves.iter().try_for_each(|one| readable(ground, one))?;
-        copied(ground, membership, &moves)?;
+        possible(ground, membership, &moves)?;
         Ok(moves)
     }
+}
+
+/// Whether the targets can take what they are sent: a new plan's, or what an earlier one has left half-way.
+pub(super) fn possible(ground: &Ground, membership: &Membership<'_>, moves: &[Move]) -> Result<(), Refused> {
+    moves.iter().try_for_each(|one| readable(ground, one))?;
+    copied(ground, membership, moves)
 }
 
 fn even(ground: &Ground, membership: &Membership<'_>, weights: &BTreeMap<String, u32>) -> Result<Vec<Move>, Refused> {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::Refused;
 use crate::topology::membership::{Label, Member, Membership};
-use crate::topology::node::{Moving, NodeEntry, NodeId, Role};
+use crate::topology::node::{Moving, NodeEntry, NodeId, Role, exports};
 use crate::topology::slot::{Slot, SlotRange, SlotSet};
 use crate::topology::version::Version;
 
@@ -140,6 +140,11 @@ impl Primary {
     /// Whether it moves whole slots at once.
     pub fn is_atomic(&self) -> bool {
         self.version.is_some_and(|version| version >= Version::ATOMIC_MIGRATION)
+    }
+
+    /// The slots that it sends, and to whom.
+    pub fn exports(&self) -> impl Iterator<Item = (Slot, NodeId)> + '_ {
+        exports(&self.moving)
     }
 
     /// Whether a person means it: by its pod, its address or its id.

@@ -19,11 +19,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::goal::possible;
 use super::ground::unclaimed_imports;
-use super::{Ground, Primary, Refused};
+use super::{Ground, Move, Primary, Refused};
 use crate::topology::membership::Membership;
 use crate::topology::node::{Moving, NodeId};
-use crate::topology::slot::Slot;
+use crate::topology::slot::{Slot, SlotRange};
 
 /// How many keys of a slot a node holds.
 pub type Counts = BTreeMap<(NodeId, Slot), u64>;
@@ -62,12 +63,12 @@ pub fn doubts(ground: &Ground) -> BTreeSet<(NodeId, Slot)> {
     imports.collect()
 }
 
-/// What is done about every open slot, by slot; empty where none is open.
+/// What is done about every open slot, by slot; empty where none is open. What cannot be finished is refused.
 pub fn mend(ground: &Ground, membership: &Membership<'_>, counts: &Counts) -> Result<BTreeSet<Mend>, Refused> {
     let mut mends = BTreeSet::new();
     let mut sent: BTreeMap<Slot, NodeId> = BTreeMap::new();
     for primary in &ground.primaries {
-        for (slot, to) in exports(primary) {
+        for (slot, to) in primary.exports() {
             if !primary.slots.contains(slot) {
                 mends.insert(Mend::Close { slot, on: primary.id });
                 continue;
@@ -111,14 +112,15 @@ pub fn mend(ground: &Ground, membership: &Membership<'_>, counts: &Counts) -> Re
             }
         }
     }
+    let finished = mends.iter().filter_map(|mend| match mend {
+        Mend::Finish { slot, from, to } => {
+            let slots = SlotRange::new(*slot, *slot).iter().collect();
+            Some(Move { from: *from, to: *to, slots })
+        }
+        Mend::Close { .. } | Mend::Own { .. } => None,
+    });
+    possible(ground, membership, &finished.collect::<Vec<_>>())?;
     Ok(mends)
-}
-
-fn exports(primary: &Primary) -> impl Iterator<Item = (Slot, NodeId)> + '_ {
-    primary.moving.iter().filter_map(|moving| match moving {
-        Moving::To(slot, to) => Some((*slot, *to)),
-        Moving::From(..) => None,
-    })
 }
 
 fn imports(primary: &Primary) -> impl Iterator<Item = (Slot, NodeId)> + '_ {

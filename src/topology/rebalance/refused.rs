@@ -81,8 +81,8 @@ pub enum Refused {
 
 impl Refused {
     /// For how long it must stand before it is final: a failover takes a moment, and so does the news of a slot that has
-    /// just moved.
-    pub fn patience(&self) -> Duration {
+    /// just moved. Servers with that node timeout hold a primary for dead after one to two of them, and then elect another.
+    pub fn patience(&self, node_timeout: Duration) -> Duration {
         match self {
             Self::Unknown(_) | Self::NotPrimary(_) | Self::Everybody | Self::TooFewShards { .. } => {
                 Duration::from_secs(2)
@@ -90,6 +90,9 @@ impl Refused {
             Self::OlderTarget { .. } => Duration::ZERO,
             // It may receive a whole copy, and load it.
             Self::Silent(..) | Self::Uncopied { .. } => Duration::from_secs(120),
+            Self::Uncovered(_) | Self::NotOk(_) | Self::Suspected { .. } => {
+                Duration::from_secs(10).saturating_add(node_timeout.saturating_mul(2))
+            }
             _ => Duration::from_secs(15),
         }
     }

@@ -16,7 +16,9 @@ pub struct Share {
 }
 
 /// The moves after which every primary owns slots in proportion to its weight, to one slot. No slot moves twice, and none
-/// that need not. Where slots cannot be split evenly, who owns more keeps more; so what is even stays as it is.
+/// that need not. Where slots cannot be split evenly, who owns more than its part keeps more; so what is even stays as it
+/// is. While the moves are done, in whatever order, those that are left stay the same: another run that looks meanwhile
+/// sends no slot elsewhere.
 ///
 /// None where no weight is above 0.
 pub fn spread(shares: &[Share]) -> Option<Vec<Move>> {
@@ -29,12 +31,15 @@ pub fn spread(shares: &[Share]) -> Option<Vec<Move>> {
     let mut remainders = Vec::with_capacity(shares.len());
     for (place, share) in shares.iter().enumerate() {
         let part = slots * u64::from(share.weight);
-        quotas.push(usize::try_from(part / weights).unwrap_or(usize::MAX));
-        remainders.push((part % weights, share.slots.len(), place));
+        let quota = usize::try_from(part / weights).unwrap_or(usize::MAX);
+        quotas.push(quota);
+        // How much more would change with every slot that moves.
+        remainders.push((part % weights, share.slots.len() > quota, place));
     }
-    // Largest remainder first, then who owns most, then the order of the input.
-    remainders
-        .sort_by_key(|(remainder, owned, place)| (std::cmp::Reverse(*remainder), std::cmp::Reverse(*owned), *place));
+    // Largest remainder first, then who owns more than its part, then the order of the input.
+    remainders.sort_by_key(|(remainder, is_over, place)| {
+        (std::cmp::Reverse(*remainder), std::cmp::Reverse(*is_over), *place)
+    });
     let left = usize::try_from(slots).unwrap_or_default().saturating_sub(quotas.iter().sum());
     for (_, _, place) in remainders.iter().take(left) {
         if let Some(quota) = quotas.get_mut(*place) {

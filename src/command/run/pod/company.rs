@@ -16,7 +16,7 @@ use crate::command::probe::{OwnHealth, Told};
 use crate::command::rebalance;
 use crate::command::run::certificates::Certificates;
 use crate::command::run::changeover::{Changeover, ChangeoverSettings};
-use crate::command::run::keep::Keeper;
+use crate::command::run::keep::{Keeper, Own};
 use crate::command::run::metrics;
 use crate::command::run::record::Record;
 use crate::command::run::settings::Settings;
@@ -116,21 +116,21 @@ impl Pod {
 
     /// Until the node leaves, or its server has ended.
     async fn keep(&self, mut state: watch::Receiver<State>) {
-        let (Some(reach), Some(desired)) = (&self.settings.reach, &self.settings.desired) else {
+        let (Some(reach), Some(wanted)) = (&self.settings.reach, &self.settings.wanted) else {
             return;
         };
         let own = Candidate { pod: self.settings.name.clone(), address: self.settings.address };
         let ordinal = own.pod.as_ref().and_then(PodName::ordinal);
-        let observer = match Observer::new(reach, desired.shape.members()) {
+        let observer = match Observer::new(reach, wanted.members()) {
             Ok(observer) => observer.beside(own),
             Err(failure) => {
                 tracing::error!("nothing keeps the cluster in its shape from here: {failure}");
                 return;
             }
         };
-        let keeper =
-            Keeper::new(desired, observer, self.settings.address, ordinal, &self.last, &self.progress, &self.tally)
-                .forming(self.settings.forms);
+        let own = Own { address: self.settings.address, ordinal, site: self.settings.site.clone() };
+        let keeper = Keeper::new(wanted, observer, own, &self.last, &self.progress, &self.tally)
+            .forming(self.settings.forms.clone());
         let keep = async {
             let held_back = Reconciliation::paused("a replica holds better data, and has to take over first");
             self.progress.send_replace(Some(held_back));
@@ -146,7 +146,8 @@ impl Pod {
         }
     }
 
-    /// With `--auto-rebalance`: slots of this node go to who owns too few, whenever the cluster is as it is to be.
+    /// With `--auto-rebalance`: slots of this node go to who owns too few, whenever the cluster is as it is to be; and what
+    /// is half-way here is finished where all others wait for that.
     async fn keep_even(&self, state: watch::Receiver<State>) {
         const EVERY: Duration = Duration::from_secs(30);
         let Some(reach) = self.settings.reach.as_ref().filter(|_| self.settings.auto_rebalance) else {
@@ -154,12 +155,17 @@ impl Pod {
         };
         let mut told = String::new();
         loop {
+            let is_open = |report: &ServerReport| report.myself().is_some_and(|myself| !myself.moving.is_empty());
             let stands = |progress: &Option<Reconciliation>| {
-                progress.as_ref().is_some_and(|progress| progress.state == Phase::Converged)
+                progress.as_ref().is_some_and(|progress| match progress.state {
+                    Phase::Converged => true,
+                    _ => progress.awaits_slots && self.last.borrow().as_ref().is_some_and(is_open),
+                })
             };
             // Without a sender there is no pod.
             let _ = self.progress.subscribe().wait_for(stands).await;
-            let owner = self.last.borrow().as_ref().filter(|report| report.owns_slots()).and_then(ServerReport::id);
+            let takes_part = |report: &&ServerReport| report.owns_slots() || is_open(report);
+            let owner = self.last.borrow().as_ref().filter(takes_part).and_then(ServerReport::id);
             if let Some(owner) = owner {
                 let mut running = state.clone();
                 let stop = async { drop(running.wait_for(|state| *state != State::Running).await) };

@@ -19,6 +19,8 @@ use crate::tls::Tls;
 use crate::versions::Valkey;
 
 pub(super) const DNS_HOST: u8 = 250;
+/// From here on are those by which a pod's own `run` reaches its server, where that is another address.
+const OWN_HOSTS: u8 = 201;
 
 /// Where Linux has files in memory that anybody may make.
 const MEMORY: &str = "/dev/shm";
@@ -34,6 +36,7 @@ pub struct Builder {
     binary: Option<PathBuf>,
     run: Option<Vec<String>>,
     in_memory: bool,
+    apart: bool,
     users: Option<Users>,
     tls: Option<WhoSays>,
 }
@@ -62,6 +65,7 @@ impl Builder {
             binary: None,
             run: None,
             in_memory: false,
+            apart: false,
             users: None,
             tls: None,
         }
@@ -109,6 +113,14 @@ impl Builder {
     /// nodes.conf before it tells anybody, which takes seconds on a disk that others write to.
     pub fn in_memory(mut self, yes: bool) -> Self {
         self.in_memory = yes;
+        self
+    }
+
+    /// Whether `run` reaches its own server at another address than everybody else does, and than it announces: as in a
+    /// pod whose `run` is not told its address. Such pods do not move.
+    pub fn apart(mut self, yes: bool) -> Self {
+        assert!(self.pods <= 40, "each takes two addresses");
+        self.apart = yes;
         self
     }
 
@@ -166,14 +178,21 @@ impl Builder {
                 (Some(tls), _) => tls.directives(ordinal.into(), PORT),
                 (None, _) => Vec::new(),
             };
+            let own = self.apart.then(|| subnet.host(OWN_HOSTS + ordinal));
+            let both = own.map(|own| [("bind", format!("{addr} {own}")), ("cluster-announce-ip", addr.to_string())]);
+            let bound = both.into_iter().flatten().map(|(directive, value)| (directive.to_owned(), value));
+            let mut run = run.clone();
+            if let (Some(run), Some(own)) = (&mut run, own) {
+                run.environment.insert("POD_IP".to_owned(), own.to_string());
+            }
             let options = ServerOptions {
                 valkey: self.valkey.clone(),
                 addr: IpAddr::V4(addr),
                 port: PORT,
                 dir: dir.path().join(&name),
-                config: said.into_iter().chain(self.config.clone()).collect(),
+                config: said.into_iter().chain(bound).chain(self.config.clone()).collect(),
             };
-            Pod::new(name, ordinal.into(), addr, (options, tests.clone()), run.clone(), dns.handle().clone())
+            Pod::new(name, ordinal.into(), addr, (options, tests.clone()), run, dns.handle().clone())
         };
         let bed = Testbed {
             pods: (0..self.pods).map(pod).collect(),
