@@ -170,9 +170,14 @@ fn a_new_shard_whose_first_slots_take_long_is_refused_by_nobody_and_auto_rebalan
         }
         let before = keys(&bed, 0..1);
         bed.pod(1).start().unwrap();
-        let stands =
-            || bed.wait_for("both to stand", LIMIT, || Ok((view(&bed, 0)?.entries().len() == 2).then_some(())));
-        stands().unwrap();
+        bed.wait_for("both to know each other", LIMIT, || {
+            for pod in 0..2 {
+                let view = view(&bed, pod)?;
+                ensure!(view.others().filter(|other| other.is_known() && !other.is_lost()).count() == 1, "{view:?}");
+            }
+            Ok(Some(()))
+        })
+        .unwrap();
 
         // The first slots belong to their new owner after ten seconds at the earliest.
         let mut run = bed.valkeeper(&["rebalance", "--max-rate", "25"]).spawn().unwrap();

@@ -9,7 +9,8 @@ fn journeys(moves: &[Move]) -> BTreeMap<Slot, (NodeId, NodeId)> {
 
 #[test]
 fn whatever_of_a_plan_has_been_done_what_is_left_of_it_is_the_plan() {
-    let plans: [(&str, fn(&[Share]) -> Option<Vec<Move>>); 2] = [("spread", spread), ("fill", fill)];
+    type Plan = fn(&[Share]) -> Option<Vec<Move>>;
+    let plans: [(&str, Plan); 2] = [("spread", spread), ("fill", fill)];
     let mut random: u64 = 0x9E37_79B9_7F4A_7C15;
     let mut chance = |below: u64| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
