@@ -46,10 +46,17 @@ test-chart: build ## Render the chart with Helm 3 and 4, and check what comes ou
 	scripts/fetch-helm.sh
 	VALKEEPER='$(BINARY)' target/chart/venv/bin/python -B tests/chart/run.py
 
+# Where images are pushed to: REPOSITORY=registry.example/team
+REPOSITORY ?= valkeeper
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)
+REVISION = $(shell git rev-parse --verify --quiet HEAD || echo 0)
+build_image = docker build --file docker/Dockerfile --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
+    --target $(1) --tag '$(REPOSITORY)/$(1):$(VERSION)' .
+
 .PHONY: image
-image: ## Build the image of valkeeper, and a Valkey image that begins with it
-	docker build --file docker/Dockerfile --target valkeeper --tag valkeeper .
-	docker build --file docker/Dockerfile --target valkey --tag valkeeper-valkey .
+image: ## Build the image of valkeeper, and a Valkey image that begins with it, tagged as the chart asks for them
+	$(call build_image,valkeeper)
+	$(call build_image,valkey)
 
 .PHONY: binary
 binary: ## Say where the release binary is

@@ -7,7 +7,8 @@ mod answer;
 mod exposition;
 mod guests;
 
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,7 +62,13 @@ impl Admin {
     /// Listens there.
     pub async fn bind(address: SocketAddr) -> Result<Self, Failure> {
         let bind = async {
-            let listener = TcpListener::bind(address).await?;
+            let listener = match TcpListener::bind(address).await {
+                Err(error) => match without_ipv6(address, error.kind()) {
+                    Some(address) => TcpListener::bind(address).await?,
+                    None => return Err(error.into()),
+                },
+                bound => bound?,
+            };
             let address = listener.local_addr()?;
             anyhow::Ok(Self { listener, address })
         };
@@ -105,6 +112,14 @@ impl Admin {
     }
 }
 
+/// Where to listen in place of `[::]`, which is every address of both families, on a machine that has no IPv6. What it
+/// says then has no kind of its own; the kinds left out are those that IPv4 would not help with.
+fn without_ipv6(address: SocketAddr, error: ErrorKind) -> Option<SocketAddr> {
+    let helps =
+        address.ip() == Ipv6Addr::UNSPECIFIED && !matches!(error, ErrorKind::AddrInUse | ErrorKind::PermissionDenied);
+    helps.then(|| (Ipv4Addr::UNSPECIFIED, address.port()).into())
+}
+
 /// One connection: one request, one answer.
 async fn visit<H: Health>(stream: TcpStream, place: Place, health: Arc<H>) {
     let longest = HEAD + health.patience() + SLACK + BODY;
@@ -122,5 +137,31 @@ async fn visit<H: Health>(stream: TcpStream, place: Place, health: Arc<H>) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!("a connection ended early: {error}"),
         Err(_) => tracing::debug!("a connection lasted too long"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_address_is_that_of_either_family() {
+        let admin = Admin::bind("[::]:0".parse().unwrap()).await.unwrap();
+        let port = admin.address().port();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.is_ok() {
+            TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await.unwrap();
+        }
+    }
+
+    #[test]
+    fn without_ipv6_every_address_is_that_of_ipv4() {
+        let every: SocketAddr = "[::]:9121".parse().unwrap();
+        // Address family not supported by protocol.
+        let unknown = std::io::Error::from_raw_os_error(97).kind();
+        assert_eq!(without_ipv6(every, unknown), Some("0.0.0.0:9121".parse().unwrap()));
+        assert_eq!(without_ipv6(every, ErrorKind::AddrInUse), None);
+        assert_eq!(without_ipv6("[::1]:9121".parse().unwrap(), unknown), None);
+        assert_eq!(without_ipv6("0.0.0.0:9121".parse().unwrap(), unknown), None);
     }
 }

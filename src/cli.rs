@@ -176,7 +176,8 @@ pub struct RunArgs {
         long, env = "VALKEEPER_PASSWORD_OVERLAP", value_name = "DURATION", default_value = "2m", value_parser = duration
     )]
     pub password_overlap: Duration,
-    /// Answer probes over HTTP here, /startupz, /livez and /readyz, and tell metrics, /metrics.
+    /// Answer probes over HTTP here, /startupz, /livez and /readyz, and tell metrics, /metrics. `[::]:PORT` is every
+    /// address of both families, or of IPv4 alone where the machine has no other.
     #[arg(long, env = "VALKEEPER_LISTEN", value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
     /// Where the server keeps its data; default: as its configuration says.

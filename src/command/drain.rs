@@ -20,7 +20,7 @@ use crate::topology::order::Order;
 use crate::valkey::{Outcome, Server};
 
 use keep::Turn;
-pub use keep::take_report;
+pub use keep::{just_before, take_report};
 
 /// Runs the command.
 pub async fn run(args: &DrainArgs, stop: impl Future<Output = ()>) -> Result<(), Failure> {

@@ -1,5 +1,6 @@
 """The chart, rendered by a real Helm."""
 
+import concurrent.futures
 import functools
 import os
 import pathlib
@@ -50,9 +51,15 @@ def render(values, *args, **how):
 
 
 @functools.cache
+def rendered():
+    """The objects of every case; Helm is a process each time, so that several run at once."""
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        return dict(zip(CASES, pool.map(render, CASES.values())))
+
+
 def case(name):
     """The objects of a case."""
-    return render(CASES[name])
+    return rendered()[name]
 
 
 def of_kind(objects, kind, component=None):

@@ -85,3 +85,15 @@ class Auth(unittest.TestCase):
             self.assertEqual(args[-4:], [f"prod-valkey-cluster-{ordinal}" for ordinal in range(6, 10)])
             for same_or_more in ({"shards": 5}, {"shards": 6}):
                 self.assertEqual(of_kind(as_in_the_cluster({STATEFUL_SET: there}, same_or_more, program), "Job"), [])
+
+    def test_pods_that_rebalance_are_not_emptied(self):
+        words = "set autoRebalance=false first"
+        code, _, complaint = template({"autoRebalance": True, "scaleIn": {"from": 9}})
+        self.assertNotEqual(code, 0)
+        self.assertIn(words, complaint)
+        for values in ({}, {"autoRebalance": True}):
+            # Those that run have it, whatever they are to have.
+            there = only(render({"shards": 5, "autoRebalance": True}), "StatefulSet")
+            with self.assertRaisesRegex(AssertionError, words):
+                as_in_the_cluster({STATEFUL_SET: there}, values, HELMS[-1])
+        as_in_the_cluster({STATEFUL_SET: there}, {"shards": 5}, HELMS[-1])

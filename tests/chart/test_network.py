@@ -1,5 +1,6 @@
 """Who reaches whom by the network policies."""
 
+import copy
 import unittest
 
 from chart import case, of_kind, only
@@ -60,6 +61,17 @@ class Network(unittest.TestCase):
         self.assertFalse(lets_in(policies, 16379, SERVER, APPS), "another namespace's")
         self.assertEqual(only(case("defaults"), "NetworkPolicy")["spec"]["policyTypes"], ["Ingress"])
 
+    def test_a_network_that_knows_no_ranges_of_ports_lets_clients_and_metrics_in(self):
+        for name, client, metrics, bus in (("defaults", 6379, 9121, 16379), ("other-port", 7000, 9999, 17000)):
+            policies = copy.deepcopy(of_kind(case(name), "NetworkPolicy"))
+            for rule in policies[0]["spec"]["ingress"]:
+                for each in rule["ports"]:
+                    each.pop("endPort", None)
+            for port in (client, metrics):
+                self.assertTrue(lets_in(policies, port, STRANGER, APPS), (name, port))
+            self.assertFalse(lets_in(policies, bus, STRANGER))
+            self.assertTrue(lets_in(policies, bus, {**SERVER}))
+
     def test_the_bus_that_is_closed_is_that_of_the_port_in_use(self):
         self.assertFalse(lets_in(of_kind(case("other-port"), "NetworkPolicy"), 17000, STRANGER))
         self.assertFalse(lets_in(of_kind(case("tls-optional"), "NetworkPolicy"), 16380, STRANGER))
@@ -96,7 +108,8 @@ class Network(unittest.TestCase):
             for policy in of_kind(case(name), "NetworkPolicy"):
                 self.assertEqual(policy["spec"]["policyTypes"], ["Ingress", "Egress"])
                 dns, *others = policy["spec"]["egress"]
-                self.assertEqual({(each["port"], each["protocol"]) for each in dns["ports"]}, {(53, "UDP"), (53, "TCP")})
+                asked = {(each["port"], each["protocol"]) for each in dns["ports"]}
+                self.assertEqual(asked, {(port, protocol) for port in (53, 5353) for protocol in ("UDP", "TCP")})
                 for rule in others:
                     self.assertEqual(rule["to"], [{"podSelector": {"matchLabels": SERVER}}])
                     self.assertLessEqual({each["port"] for each in rule["ports"]}, {6379, 16379})

@@ -1,14 +1,33 @@
 """What the templates give, for every set of values in cases.yaml."""
 
+import concurrent.futures
+import re
 import tempfile
 import unittest
 
 import kubernetes_validate
 
-from chart import CASES, CHART, HELMS, case, containers, environment, helm, of_kind, only, pods, render, selects, server
+import yaml
+
+from chart import (CASES, CHART, HELMS, ROOT, case, containers, environment, helm, of_kind, only, pods, render, selects, server,
+                   template)
 from fake_api import FakeApi
 
+#: The name of the port that the program asks DNS for.
+ASKED_FOR = re.search(r'format!\("_([a-z]+)\._tcp\.', (ROOT / "src/discovery.rs").read_text())[1]
 VERSIONS = ["1.25.0", "1.29.0", "1.33.0", kubernetes_validate.latest_version()]
+
+
+def apart(spec):
+    """By what labels a pod knows the others that it is to keep away from; those of the chart."""
+    rules = spec.get("affinity", {}).get("podAntiAffinity", {})
+    for rule in rules.get("requiredDuringSchedulingIgnoredDuringExecution", []):
+        yield rule["labelSelector"]["matchLabels"]
+    for rule in rules.get("preferredDuringSchedulingIgnoredDuringExecution", []):
+        yield rule["podAffinityTerm"]["labelSelector"]["matchLabels"]
+    for rule in spec.get("topologySpreadConstraints", []):
+        if rule["topologyKey"] == "topology.kubernetes.io/zone":
+            yield rule["labelSelector"]["matchLabels"]
 
 
 class EveryCase(unittest.TestCase):
@@ -28,14 +47,16 @@ class EveryCase(unittest.TestCase):
             self.assertEqual(code, 0, said + complaint)
 
     def test_helm_3_and_4_give_the_same(self):
-        for name in CASES:
-            with self.subTest(name):
-                if "autoGenerate" in str(CASES[name]) or name == "overrides-standalone":
-                    continue
-                def key(each):
-                    return (each["kind"], each["metadata"]["name"])
-                three, four = (sorted(render(CASES[name], helm=program), key=key) for program in HELMS)
-                self.assertEqual(three, four)
+        def key(each):
+            return (each["kind"], each["metadata"]["name"])
+        def by_helm_3(name):
+            return sorted(render(CASES[name], helm=HELMS[0]), key=key)
+        # A password is another one each time.
+        names = [name for name in CASES if "autoGenerate" not in str(CASES[name]) and name != "overrides-standalone"]
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            for name, three in zip(names, pool.map(by_helm_3, names)):
+                with self.subTest(name):
+                    self.assertEqual(three, sorted(case(name), key=key))
 
     def test_kubernetes_would_take_every_object(self):
         def check(name, objects):
@@ -54,7 +75,8 @@ class EveryCase(unittest.TestCase):
             self.assertEqual(len(names), len(set(names)))
             for each in objects:
                 self.assertEqual(each["metadata"]["namespace"], "cache")
-                self.assertLessEqual(len(each["metadata"]["name"]), 52)
+                # A StatefulSet's pods have ten characters more in a label.
+                self.assertLessEqual(len(each["metadata"]["name"]), 52 if each["kind"] == "StatefulSet" else 63)
                 self.assertEqual(each["metadata"]["labels"]["app.kubernetes.io/instance"], "prod")
         self.for_each(check)
 
@@ -64,15 +86,33 @@ class EveryCase(unittest.TestCase):
             selectors = [only(objects, "StatefulSet")["spec"]["selector"]["matchLabels"]]
             selectors += [each["spec"]["selector"] for each in of_kind(objects, "Service")]
             selectors += [each["spec"]["selector"]["matchLabels"] for each in of_kind(objects, "PodDisruptionBudget")]
+            selectors += [each for each in apart(only(objects, "StatefulSet")["spec"]["template"]["spec"])]
+            selectors += [each["spec"]["podSelector"]["matchLabels"] for each in of_kind(objects, "NetworkPolicy")
+                          if "matchExpressions" not in each["spec"]["podSelector"]]
             for selector in selectors:
                 chosen = [spec["containers"][0]["name"] for labels, spec in found if selects(selector, labels)]
                 self.assertEqual(chosen, ["valkey"])
         self.for_each(check)
 
+    def test_jobs_have_a_policy_and_metrics_a_service(self):
+        def check(_, objects):
+            for each in of_kind(objects, "NetworkPolicy"):
+                for expression in each["spec"]["podSelector"].get("matchExpressions", []):
+                    for labels, spec in pods(objects):
+                        fits = selects(each["spec"]["podSelector"]["matchLabels"], labels)
+                        fits = fits and labels[expression["key"]] in expression["values"]
+                        self.assertEqual(fits, spec["containers"][0]["name"] != "valkey")
+            for each in of_kind(objects, "ServiceMonitor"):
+                wanted = each["spec"]["selector"]["matchLabels"]
+                chosen = [each for each in of_kind(objects, "Service") if selects(wanted, each["metadata"]["labels"])]
+                self.assertEqual([each["spec"]["clusterIP"] for each in chosen], ["None"])
+                self.assertIn(each["spec"]["endpoints"][0]["port"], [port["name"] for port in chosen[0]["spec"]["ports"]])
+        self.for_each(check)
+
     def test_the_port_has_the_name_that_discovery_asks_for(self):
         def check(_, objects):
             headless = only(objects, "Service", "headless")
-            port = next(each for each in headless["spec"]["ports"] if each["name"] == "valkey")
+            port = next(each for each in headless["spec"]["ports"] if each["name"] == ASKED_FOR)
             self.assertEqual(port.get("protocol", "TCP"), "TCP")
             own = environment(server(objects))["VALKEEPER_PORT"]
             self.assertEqual(str(port["port"]), own)
@@ -82,9 +122,11 @@ class EveryCase(unittest.TestCase):
             self.assertTrue(headless["spec"]["publishNotReadyAddresses"])
             service = environment(server(objects)).get("VALKEEPER_SERVICE")
             self.assertIn(service, [None, f"{headless['metadata']['name']}.cache.svc.cluster.local."])
-            known = {each["name"]: each["containerPort"] for each in server(objects)["ports"]}
-            for each in headless["spec"]["ports"]:
-                self.assertEqual(known[each["targetPort"]], each["port"])
+            known = {each["containerPort"] for each in server(objects)["ports"]}
+            # By number, so that a Service also leads to pods of another chart, whose ports have other names.
+            for each in headless["spec"]["ports"] + only(objects, "Service", "client")["spec"]["ports"]:
+                self.assertEqual(each["targetPort"], each["port"])
+                self.assertIn(each["port"], known)
         self.for_each(check)
 
     def test_pods_are_restricted(self):
@@ -150,6 +192,10 @@ class Parts(unittest.TestCase):
         self.assertEqual(environment(server(case("defaults")))["VALKEEPER_BOOTSTRAP"], "true")
         self.assertEqual(of_kind(case("defaults"), "Job"), [])
 
+    def test_nobody_forms_a_cluster_where_one_stands(self):
+        self.assertNotIn("VALKEEPER_BOOTSTRAP", environment(server(case("init-nobody"))))
+        self.assertEqual(of_kind(case("init-nobody"), "Job"), [])
+
     def test_pods_are_emptied_before_they_are_taken_away(self):
         job = only(case("scale-in"), "Job", "scale-in")
         self.assertEqual(job["metadata"]["annotations"]["helm.sh/hook"], "pre-upgrade")
@@ -167,6 +213,8 @@ class Parts(unittest.TestCase):
         self.assertIn(f"maxmemory {512 * 2**20 * 60 // 100}", conf("defaults"))
         self.assertIn(f"maxmemory {3 * 2**29 * 50 // 100}", conf("memory-share"))
         self.assertIn("maxmemory 100mb", conf("configuration"))
+        self.assertIn("maxmemory 104857600", conf("plain-maxmemory"))
+        self.assertIn(f"maxmemory {2**30 * 60 // 100}", conf("plain-numbers"))
         self.assertEqual([line for line in conf("bare") if line.startswith("maxmemory ")], [])
 
     def test_a_change_of_the_configuration_rolls_the_pods_and_a_change_of_the_password_does_not(self):
@@ -192,11 +240,46 @@ class Parts(unittest.TestCase):
         self.assertEqual(zone("defaults")[0]["valueFrom"], {"fieldRef": {"fieldPath": path}})
         self.assertEqual(zone("scheduling-own"), [])
 
-    def test_two_families_of_addresses(self):
-        objects = case("dual-stack")
-        for each in of_kind(objects, "Service"):
+    def test_whatever_families_of_addresses_there_are(self):
+        for each in of_kind(case("dual-stack"), "Service"):
             self.assertEqual(each["spec"]["ipFamilies"], ["IPv6", "IPv4"])
-        self.assertEqual(environment(server(objects))["VALKEEPER_LISTEN"], "[::]:9121")
+        # The Services may be left to a cluster of either family; there, it is both.
+        for name in ("defaults", "dual-stack"):
+            self.assertEqual(environment(server(case(name)))["VALKEEPER_LISTEN"], "[::]:9121")
+
+    def test_a_number_may_be_the_name_of_a_release_and_of_a_namespace(self):
+        values = {"fullnameOverride": "cache", "clusterInit": {"mode": "job"}, "scaleIn": {"from": 9}, "networkPolicy": {"enabled": True},
+                  "auth": {"enabled": True, "password": "a"}, "metrics": {"serviceMonitor": {"enabled": True}}}
+        code, text, complaint = helm("template", "123", str(CHART), "--namespace", "456", values=values)
+        self.assertEqual(code, 0, complaint)
+        for each in [each for each in yaml.safe_load_all(text) if each]:
+            if each["kind"] != "ServiceMonitor":
+                kubernetes_validate.validate(each, VERSIONS[-1], strict=True)
+            self.assertEqual((each["metadata"]["namespace"], each["metadata"]["labels"]["app.kubernetes.io/instance"]), ("456", "123"))
+        for name, values in (("123", {}), ("prod", {"fullnameOverride": "1"}), ("prod", {"fullnameOverride": "Cache"})):
+            code, _, complaint = helm("template", name, str(CHART), values=values)
+            self.assertNotEqual(code, 0)
+            self.assertIn("fullnameOverride", complaint)
+
+    def test_long_names_that_begin_alike_stay_two(self):
+        names = set()
+        for end in "ab":
+            objects = render({"nameOverride": "x" * 60 + end, "clusterInit": {"mode": "job"}})
+            names |= {each["metadata"]["name"] for each in objects if each["kind"] == "StatefulSet"}
+            self.assertTrue(all(len(each["metadata"]["name"]) <= 63 for each in objects))
+        self.assertEqual(len(names), 2)
+
+    def test_a_label_is_given_once_and_those_that_are_selected_by_are_the_charts(self):
+        for program in HELMS:
+            _, text, _ = template(CASES["names"], helm=program)
+            for text in text.split("\n---\n"):
+                for block in re.findall(r"(?m)^( *)labels:\n((?:\1 +.*\n)+)", text):
+                    keys = [line.split(":")[0] for line in block[1].splitlines()]
+                    self.assertEqual(len(keys), len(set(keys)), block)
+        labels = only(case("names"), "StatefulSet")["spec"]["template"]["metadata"]["labels"]
+        self.assertEqual(labels, {"team": "c", "tier": "b", "app.kubernetes.io/name": "store", "app.kubernetes.io/instance": "prod",
+                                  "app.kubernetes.io/component": "server"})
+        self.assertEqual(only(case("names"), "Service", "client")["metadata"]["labels"]["team"], "d")
 
     def test_the_binary_comes_as_told(self):
         spec = only(case("image-volume"), "StatefulSet")["spec"]["template"]["spec"]

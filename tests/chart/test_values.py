@@ -1,11 +1,14 @@
 """values.yaml, values.schema.json, the templates and README.md speak of the same values."""
 
 import json
+import os
+import pathlib
 import re
 import subprocess
 import sys
 import unittest
 
+import kubernetes_validate
 import yaml
 
 from chart import CHART, HELMS, ROOT, template
@@ -48,10 +51,11 @@ class Values(unittest.TestCase):
         # Handed over as a whole to a template that takes it apart.
         parts = {f"{image}.{part}" for image in ("image", "binary.image")
                  for part in ("registry", "repository", "tag", "digest") if image in known}
-        image = next(text for path, text in TEMPLATES.items() if path.name == "_helpers.tpl")
+        image = next(text for path, text in TEMPLATES.items() if path.name == "_pods.tpl")
         self.assertTrue(all(f".image.{part}" in image for part in ("registry", "repository", "tag", "digest")))
         # `$auth := .Values.auth`
-        parts |= {f"auth.{part}" for part in re.findall(r"\$auth\.([A-Za-z]+)", image)}
+        everything = "".join(TEMPLATES.values())
+        parts |= {f"auth.{part}" for part in re.findall(r"\$auth\.([A-Za-z]+)", everything)}
         unused = [leaf for leaf in leaves(VALUES) if leaf not in known | parts]
         self.assertEqual(unused, [])
 
@@ -94,11 +98,66 @@ class Values(unittest.TestCase):
         for values, key in [({"shards": 0}, "shards"), ({"shards": "three"}, "shards"), ({"mode": "sentinel"}, "mode"),
                             ({"handoverTimeout": "10 seconds"}, "handoverTimeout"), ({"resources": {"limits": {"memory": "lots"}}}, "resources.limits.memory"),
                             ({"terminationGracePeriodSeconds": 5}, "terminationGracePeriodSeconds"),
-                            ({"tls": {"enabled": True}}, "tls.existingSecret")]:
+                            ({"tls": {"enabled": True}}, "tls.existingSecret"), ({"persistence": {"volumeName": "config"}}, "persistence.volumeName"),
+                            ({"fullnameOverride": "x" * 53}, "fullnameOverride")]:
             with self.subTest(key):
                 code, _, complaint = template(values)
                 self.assertNotEqual(code, 0)
                 self.assertIn(key, complaint)
+
+    def test_a_wrong_key_of_kubernetes_own_is_named(self):
+        for values, key in [
+            ({"resources": {"limts": {}}}, "limts"), ({"resources": {"limits": {"memroy": "1Gi"}}}, "memroy"),
+            ({"binary": {"resources": {"request": {}}}}, "request"), ({"imagePullSecrets": [{"nmae": "x"}]}, "nmae"),
+            ({"imagePullSecrets": [{}]}, "name"), ({"updateStrategy": {"typ": "OnDelete"}}, "typ"),
+            ({"updateStrategy": {"rollingUpdate": {"partion": 1}}}, "partion"), ({"podSecurityContext": {"runAsUsr": 1}}, "runAsUsr"),
+            ({"containerSecurityContext": {"readOnlyRootFilesytem": True}}, "readOnlyRootFilesytem"),
+            ({"networkPolicy": {"podSelector": {"matchLabel": {}}}}, "matchLabel"),
+            ({"networkPolicy": {"namespaceSelector": {"matchExpressions": [{"key": "a", "operater": "In"}]}}}, "operater"),
+            ({"persistence": {"selector": {"matchLabel": {}}}}, "matchLabel"), ({"affinity": {"podAffinty": {}}}, "podAffinty"),
+            ({"tolerations": [{"kye": "a"}]}, "kye"), ({"topologySpreadConstraints": [{"maxskew": 1}]}, "maxskew"),
+            ({"extraEnv": [{"nam": "A"}]}, "nam"), ({"extraVolumes": [{"name": "a", "emptydir": {}}]}, "emptydir"),
+            ({"extraVolumeMounts": [{"path": "/a"}]}, "path"), ({"extraContainers": [{"img": "a"}]}, "img"),
+            ({"metrics": {"serviceMonitor": {"relabelings": [{"sourceLabel": []}]}}}, "sourceLabel"),
+        ]:
+            with self.subTest(key):
+                code, _, complaint = template(values)
+                self.assertNotEqual(code, 0)
+                self.assertIn(f"'{key}'", complaint.replace('"', "'"))
+
+    def test_no_right_key_of_kubernetes_own_is_refused(self):
+        folder = pathlib.Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
+        newest = max(folder.iterdir(), key=lambda each: [int(part) for part in re.findall(r"\d+", each.name)])
+        ours = {each["$comment"]: set(each["properties"]) for each in SCHEMA["definitions"].values() if "$comment" in each}
+        self.assertGreater(len(ours), 10)
+        for name, keys in ours.items():
+            with self.subTest(name):
+                self.assertEqual(set(json.loads((newest / f"{name}.json").read_text())["properties"]), keys)
+
+    def test_a_grace_period_is_refused_where_the_program_refuses_it(self):
+        def grace_and_delay(grace, delay, hook=True):
+            preStop = {"delay": delay, "enabled": hook}
+            return {"terminationGracePeriodSeconds": grace, "lifecycle": {"preStop": preStop}}
+        for hook in (True, False):
+            for delay in ("10s", "11500ms", "1m 30s", "1h"):
+                code, _, complaint = template(grace_and_delay(15, delay, hook))
+                self.assertNotEqual(code, 0)
+                for word in ("terminationGracePeriodSeconds: 15 s", f"lifecycle.preStop.delay of {delay}"):
+                    self.assertIn(word, complaint)
+                least = int(re.search("([0-9]+) at least", complaint)[1])
+                for grace in (least - 1, least):
+                    # The hook has five seconds less than the pod.
+                    fits = self.program_takes(grace - (5 if hook else 0), delay)
+                    code, _, complaint = template(grace_and_delay(grace, delay, hook))
+                    self.assertEqual((code == 0, fits), (grace == least, grace == least), f"{grace} s, {delay}, {hook}: {complaint}")
+
+    def program_takes(self, grace, delay):
+        """Whether `drain` would begin: it finds no server then."""
+        args = ["drain", "--mode", "standalone", "--grace-period", f"{grace}s", "--delay", delay, "--port", "1"]
+        done = subprocess.run([os.environ["VALKEEPER"], *args], capture_output=True, text=True, timeout=60, check=False,
+                              env={"POD_IP": "127.0.0.1"})
+        self.assertIn(done.returncode, (64, 69), done.stderr)
+        return done.returncode == 69
 
     def test_every_value_is_described(self):
         done = subprocess.run([sys.executable, str(ROOT / "scripts/chart-readme.py"), "--check"],

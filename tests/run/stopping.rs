@@ -127,6 +127,24 @@ fn after_a_drain_before_it_sigterm_finds_nothing_to_do() {
     });
 }
 
+#[test]
+fn a_drain_before_it_and_sigterm_share_one_grace_period_and_one_delay() {
+    each(Valkey::all(), |valkey| {
+        let end = ["--grace-period", "60s", "--delay", "4s"];
+        let bed = standalone(&valkey, &end).build().unwrap();
+        populate(&bed, 0, 100, "key");
+        let drain = [&["drain", "--mode", "standalone"], &end[..]].concat();
+        Ended::of(&mut bed.valkeeper_in(0, &drain), LIMIT).unwrap().expect(0, &[]);
+        let stopped = stop(&bed, 0);
+        stopped.expect(0, &[]);
+        let report = fs::read_to_string(bed.pod(0).dir().join("valkeeper-drain.json")).unwrap();
+        let report: Value = serde_json::from_str(&report).unwrap();
+        let settled = report["phases"].as_array().unwrap().iter().find(|phase| phase["phase"] == "settle").unwrap();
+        assert!(settled["took_ms"].as_u64().unwrap() < 2_000, "{report}");
+        assert!(report["used_ms"].as_u64().unwrap() >= 4_000, "{report}");
+    });
+}
+
 /// How often the server was asked for its view, which its `run` does every second.
 fn views(bed: &Testbed, pod: usize) -> u64 {
     let calls = info(bed, pod, "cmdstat_cluster|nodes");

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::fs::{FlockOperation, flock};
@@ -13,6 +14,15 @@ use crate::topology::drain::DrainReport;
 
 const REPORT: &str = "valkeeper-drain.json";
 const LOCK: &str = "valkeeper-drain.lock";
+
+/// A drain that has just ended, as that of a hook before SIGTERM has. One grace period holds both.
+#[derive(Clone, Copy, Debug)]
+pub struct Before {
+    /// How long ago it began.
+    pub began: Duration,
+    /// Whether everything was done, and clients were given the time to notice.
+    pub is_clean: bool,
+}
 
 /// That nobody else drains this server; as long as the value lives.
 #[derive(Debug)]
@@ -50,4 +60,24 @@ pub fn take_report(dir: &Path) -> Option<DrainReport> {
     let report = serde_json::from_str(&fs::read_to_string(&path).ok()?).ok()?;
     fs::remove_file(path).ok()?;
     Some(report)
+}
+
+/// The drain that ended right before this moment in this directory, as part of a grace period. Where the clock has jumped
+/// meanwhile, or where it had more time than that, there is none, and everything is done as if for the first time.
+pub fn just_before(dir: &Path, grace: Duration) -> Option<Before> {
+    /// Longer than it takes from the end of a hook to SIGTERM.
+    const MOMENT: Duration = Duration::from_secs(3);
+    let path = dir.join(REPORT);
+    let ended = fs::metadata(&path).ok()?.modified().ok()?.elapsed().ok()?;
+    if ended > MOMENT {
+        return None;
+    }
+    let report: DrainReport = serde_json::from_str(&fs::read_to_string(&path).ok()?).ok()?;
+    if Duration::from_millis(report.grace_ms) > grace {
+        return None;
+    }
+    Some(Before {
+        began: ended + Duration::from_millis(report.used_ms),
+        is_clean: report.outcome == DrainReport::CLEAN,
+    })
 }

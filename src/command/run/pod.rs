@@ -20,7 +20,7 @@ use super::users;
 use super::watch::{LastReport, hand_over_from_dead};
 use crate::admin::Admin;
 use crate::cli::RunArgs;
-use crate::command::drain::{Run, take_report};
+use crate::command::drain::{Run, just_before, take_report};
 use crate::config::PASSWORD_VARIABLES;
 use crate::datadir;
 use crate::exit::{Exit, Failure};
@@ -185,8 +185,15 @@ impl Duties for Pod {
     }
 
     async fn drain(self: Arc<Self>, mut cut: Cut) -> Result<Verdict, Failure> {
-        let mut run =
-            Run::new(self.settings.server(), self.settings.credentials.clone(), self.settings.policy, Instant::now());
+        let (mut policy, mut began) = (self.settings.policy, Instant::now());
+        if let Some(before) = self.data_dir().and_then(|dir| just_before(&dir, policy.budget.grace)) {
+            began = began.checked_sub(before.began).unwrap_or(began);
+            // Clients have had that time.
+            if before.is_clean {
+                policy.budget.delay = Duration::ZERO;
+            }
+        }
+        let mut run = Run::new(self.settings.server(), self.settings.credentials.clone(), policy, began);
         tokio::select! {
             () = run.rounds() => {}
             () = cut.is_given() => {

@@ -27,6 +27,11 @@ pub struct DrainReport {
     pub save: SaveReport,
 }
 
+impl DrainReport {
+    /// The outcome of one after which nothing is left to be done.
+    pub const CLEAN: &str = "clean";
+}
+
 /// One part of a drain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PhaseReport {
@@ -78,7 +83,7 @@ pub(super) fn of(drain: &Drain, now: Duration) -> DrainReport {
     });
     let took = |took: Option<(Duration, Duration)>| took.map(|(from, to)| ms(to.saturating_sub(from)));
     DrainReport {
-        outcome: if drain.verdict == Verdict::Clean { "clean" } else { "unfinished" }.to_owned(),
+        outcome: if drain.verdict == Verdict::Clean { DrainReport::CLEAN } else { "unfinished" }.to_owned(),
         why: match &drain.verdict {
             Verdict::Clean => None,
             Verdict::Unfinished(why) => Some(why.clone()),

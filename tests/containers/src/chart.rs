@@ -1,5 +1,6 @@
 //! The chart's own pods: what Helm renders, carried out by Docker as the kubelet would.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -18,6 +19,8 @@ use crate::{docker, finished, images};
 
 const RELEASE: &str = "prod";
 const NAMESPACE: &str = "cache";
+/// The user, and the group of volumes, that a platform picks where the pod names none. Its own group is 0 then.
+const PICKED: u32 = 1_000_660_000;
 
 /// What Helm makes of the chart and of some values.
 pub struct Chart {
@@ -30,6 +33,8 @@ pub struct ChartPods {
     pods: Pods,
     /// The first three numbers of every pod's address.
     subnet: String,
+    /// The last number of the next one: as with Kubernetes, no pod gets an address that another had.
+    next: Cell<u8>,
     folder: TempDir,
 }
 
@@ -112,7 +117,7 @@ impl ChartPods {
         // One of 256 networks, for whoever runs this beside us.
         let subnet = format!("10.213.{}", std::process::id() % 256);
         let pods = Pods::named(name, chart.replicas()?, &["--subnet", &format!("{subnet}.0/24")], access)?;
-        let pods = Self { chart, pods, subnet, folder: tempfile::tempdir()? };
+        let pods = Self { chart, pods, subnet, next: Cell::new(10), folder: tempfile::tempdir()? };
         for (name, data) in secrets {
             let folder = pods.folder.path().join("given").join(name);
             fs::create_dir_all(&folder)?;
@@ -121,22 +126,17 @@ impl ChartPods {
         Ok(pods)
     }
 
-    /// Starts a server that is not ours in the place of a pod: a shell of the stock image with these arguments, over
-    /// the pod's volume of that name, at the pod's address, and behind no name.
+    /// Starts a server that is not ours in the place of a pod: a shell of the stock image with these arguments, over the
+    /// pod's volume of that name, which is mounted there as it is, and behind the Service's names.
     pub fn start_foreign(&self, ordinal: usize, volume: (&str, &str), args: &[&str]) -> Result<()> {
-        let pod = &self.pods()[ordinal];
         let spec = &self.chart.stateful_set()?["spec"]["template"]["spec"];
         let (name, place) = volume;
-        let folder = self.volume(spec, name, &pod.name)?;
-        // The other chart keeps its data in a folder of the volume; this image has no program to make one.
-        let (data, id) = (folder.join("data"), spec["securityContext"]["runAsUser"].as_u64().context("a user")?);
-        fs::create_dir_all(&data)?;
-        chown(&data, Some(id.try_into()?), Some(id.try_into()?))?;
-        let user = held(spec, &Value::Null)?;
-        let (mount, address) = (format!("{}:{place}", folder.display()), self.address(ordinal));
-        let run = ["run", "--detach", "--name", &pod.container, "--network", self.pods.network(), "--ip", &address];
+        let folder = self.volume(spec, name, &self.pods()[ordinal].name)?;
+        let held = held(spec, &Value::Null)?;
+        let mount = format!("{}:{place}", folder.display());
         let rest = ["--volume", &mount, "--entrypoint", "sh", &*images().stock];
-        docker(&[&run[..], &strings(&user), &rest, args].concat()).map(drop)
+        let place = self.place(ordinal, &self.new_address())?;
+        docker(&[&strings(&place)[..], &strings(&held), &rest, args].concat()).map(drop)
     }
 
     /// Runs valkey-cli in a pod.
@@ -216,33 +216,26 @@ impl ChartPods {
         let spec = &set["spec"]["template"]["spec"];
         let pod = &self.pods()[ordinal];
         for init in spec["initContainers"].as_array().into_iter().flatten() {
-            let run = self.run_of(spec, init, &pod.name, Some(ordinal))?;
+            let run = self.run_of(spec, init, &pod.name, None)?;
             run.start(&["run", "--rm", "--network", "none"])
                 .with_context(|| format!("an init container of {}", pod.name))?;
         }
-        let run = self.run_of(spec, self.server()?, &pod.name, Some(ordinal))?;
-        let service = format!("{}.{NAMESPACE}.svc.cluster.local", text(&set["spec"]["serviceName"])?);
+        let address = self.new_address();
+        let run = self.run_of(spec, self.server()?, &pod.name, Some(&address))?;
         let grace = spec["terminationGracePeriodSeconds"].as_u64().context("a grace period")?.to_string();
-        let (own, address) = (format!("{}.{service}", pod.name), self.address(ordinal));
-        let place = [
-            "run",
-            "--detach",
-            "--name",
-            &pod.container,
-            "--hostname",
-            &pod.name,
-            "--network",
-            self.pods.network(),
-            "--ip",
-            &address,
-            "--network-alias",
-            &service,
-            "--network-alias",
-            &own,
-            "--stop-timeout",
-            &grace,
-        ];
-        run.start(&place).map(drop)
+        let place = self.place(ordinal, &address)?;
+        run.start(&[&strings(&place)[..], &["--stop-timeout", &grace]].concat()).map(drop)
+    }
+
+    /// How a pod's container is started on the network, at an address and behind the names of the headless Service.
+    fn place(&self, ordinal: usize, address: &str) -> Result<Vec<String>> {
+        let Pod { name, container } = &self.pods()[ordinal];
+        let service =
+            format!("{}.{NAMESPACE}.svc.cluster.local", text(&self.chart.stateful_set()?["spec"]["serviceName"])?);
+        let own = format!("{name}.{service}");
+        let place = ["run", "--detach", "--name", container, "--hostname", name, "--network", self.pods.network()];
+        let found = ["--ip", address, "--network-alias", &service, "--network-alias", &own];
+        Ok([&place[..], &found].concat().into_iter().map(str::to_owned).collect())
     }
 
     fn server(&self) -> Result<&Value> {
@@ -250,8 +243,8 @@ impl ChartPods {
         containers.and_then(|all| all.iter().find(|one| one["name"] == "valkey")).context("no container is the server")
     }
 
-    fn address(&self, ordinal: usize) -> String {
-        format!("{}.{}", self.subnet, 10 + ordinal)
+    fn new_address(&self) -> String {
+        format!("{}.{}", self.subnet, self.next.replace(self.next.get() + 1))
     }
 
     fn execute(&self, pod: &Pod, command: &Value) -> Result<String> {
@@ -259,21 +252,21 @@ impl ChartPods {
         docker(&[&["exec", &pod.container], &*strings(&command)].concat())
     }
 
-    /// A container of a pod, as its manifest has it. The ordinal is that of a pod of the StatefulSet.
-    fn run_of(&self, pod: &Value, container: &Value, name: &str, ordinal: Option<usize>) -> Result<Run> {
+    /// A container of a pod, as its manifest has it; of a server's, with its address.
+    fn run_of(&self, pod: &Value, container: &Value, name: &str, address: Option<&str>) -> Result<Run> {
         let mut options = held(pod, container)?;
         for variable in container["env"].as_array().into_iter().flatten() {
             let value = match &variable["valueFrom"]["fieldRef"]["fieldPath"] {
                 Value::Null => text(&variable["value"])?.to_owned(),
                 path if path == "metadata.name" => name.to_owned(),
-                path if path == "status.podIP" => self.address(ordinal.context("an address")?),
+                path if path == "status.podIP" => address.context("an address")?.to_owned(),
                 path if path == "spec.nodeName" => format!("machine-{name}"),
                 // A label that this pod has not.
                 _ => String::new(),
             };
             // The Service for clients, as the kubelet tells of it; it leads to any pod.
             let value = match value.starts_with("$(") && value.ends_with("_SERVICE_HOST)") {
-                true => self.address(0),
+                true => self.pods()[0].address()?.to_string(),
                 false => value,
             };
             options.extend(["--env".to_owned(), format!("{}={value}", text(&variable["name"])?)]);
@@ -281,6 +274,11 @@ impl ChartPods {
         for mount in container["volumeMounts"].as_array().into_iter().flatten() {
             let folder = self.volume(pod, text(&mount["name"])?, name)?;
             let folder = mount["subPath"].as_str().map_or(folder.clone(), |below| folder.join(below));
+            if !folder.exists() {
+                // The kubelet makes it, too, and gives it to whom the volume belongs.
+                fs::create_dir_all(&folder)?;
+                give_to_group(&folder, pod)?;
+            }
             let how = if mount["readOnly"] == true { ":ro" } else { "" };
             options
                 .extend(["--volume".to_owned(), format!("{}:{}{how}", folder.display(), text(&mount["mountPath"])?)]);
@@ -291,14 +289,10 @@ impl ChartPods {
         Ok(Run { options, image: text(&container["image"])?.to_owned(), command })
     }
 
-    /// The folder that a pod's volume is, made and filled as the manifest says.
+    /// The folder that a pod's volume is, made and filled as the manifest says. What it is filled with follows the chart.
     fn volume(&self, pod: &Value, name: &str, of: &str) -> Result<PathBuf> {
         let folder = self.folder.path().join(of).join(name);
-        if folder.exists() {
-            return Ok(folder);
-        }
         fs::create_dir_all(&folder)?;
-        let group = pod["securityContext"]["fsGroup"].as_u64().map(u32::try_from).transpose()?;
         let volume = pod["volumes"].as_array().into_iter().flatten().find(|volume| volume["name"] == name);
         match volume {
             // A claim, or an empty one: the kubelet gives it to the group.
@@ -316,13 +310,12 @@ impl ChartPods {
                     fs::write(&file, self.secret(text(&volume["secret"]["secretName"])?, text(&item["key"])?)?)?;
                     let mode = volume["secret"]["defaultMode"].as_u64().context("a mode")?;
                     fs::set_permissions(&file, Permissions::from_mode(mode.try_into()?))?;
-                    chown(&file, None, group)?;
+                    chown(&file, None, Some(group(pod)?))?;
                 }
             }
             Some(volume) => bail!("a volume of another kind: {volume}"),
         }
-        chown(&folder, None, group)?;
-        fs::set_permissions(&folder, Permissions::from_mode(0o2775))?;
+        give_to_group(&folder, pod)?;
         Ok(folder)
     }
 
@@ -344,12 +337,11 @@ impl Drop for ChartPods {
 }
 
 /// What a container may do, as its manifest and its pod's say.
-fn held(pod: &Value, container: &Value) -> Result<Vec<String>> {
-    let (pod, own) = (&pod["securityContext"], &container["securityContext"]);
-    let mut options = vec!["--user".to_owned(), format!("{}:{}", pod["runAsUser"], pod["runAsGroup"])];
-    if let Some(group) = pod["fsGroup"].as_u64() {
-        options.extend(["--group-add".to_owned(), group.to_string()]);
-    }
+fn held(spec: &Value, container: &Value) -> Result<Vec<String>> {
+    let (pod, own) = (&spec["securityContext"], &container["securityContext"]);
+    let user = pod["runAsUser"].as_u64().unwrap_or(PICKED.into());
+    let mut options = vec!["--user".to_owned(), format!("{user}:{}", pod["runAsGroup"].as_u64().unwrap_or(0))];
+    options.extend(["--group-add".to_owned(), group(spec)?.to_string()]);
     if own["readOnlyRootFilesystem"] == true {
         options.push("--read-only".to_owned());
     }
@@ -365,6 +357,15 @@ fn held(pod: &Value, container: &Value) -> Result<Vec<String>> {
     }
     options.extend(["--pids-limit", "100"].map(str::to_owned));
     Ok(options)
+}
+
+fn group(pod: &Value) -> Result<u32> {
+    Ok(pod["securityContext"]["fsGroup"].as_u64().unwrap_or(PICKED.into()).try_into()?)
+}
+
+fn give_to_group(folder: &Path, pod: &Value) -> Result<()> {
+    chown(folder, None, Some(group(pod)?))?;
+    Ok(fs::set_permissions(folder, Permissions::from_mode(0o2775))?)
 }
 
 fn text(value: &Value) -> Result<&str> {

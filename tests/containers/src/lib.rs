@@ -34,7 +34,8 @@ pub fn finished(command: &mut Command) -> Result<String> {
     testbed::die_with_parent(command);
     let output = testbed::run(command, DEADLINE).with_context(|| format!("{command:?}"))?;
     if !output.status.success() {
-        bail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+        let said = [&output.stderr[..], &output.stdout].concat();
+        bail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&said));
     }
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
@@ -42,6 +43,36 @@ pub fn finished(command: &mut Command) -> Result<String> {
 /// A client that writes without pause. A machine that lacks processors lets every server stand still for a moment.
 pub fn writer(cluster: &dyn Cluster) -> Result<Writer> {
     Writer::start_patient(cluster, Duration::from_secs(1))
+}
+
+/// How long clients could write nothing while pods were stopped and came back, and right before, while nobody did anything.
+///
+/// One by itself says nothing, as the machine's other work is in it, too.
+#[derive(Debug, Default)]
+pub struct Pauses(Vec<(Duration, Duration)>);
+
+impl Pauses {
+    /// Does something under a client that writes, and keeps how long it was held up.
+    pub fn during(&mut self, writer: &Writer, deed: impl FnOnce()) {
+        let mark = writer.mark();
+        testbed::wait_for("writes while nothing happens", Duration::from_secs(60), || {
+            Ok((writer.report_since(&mark).acknowledged() > 5_000).then_some(()))
+        })
+        .expect("the client writes");
+        let quiet = writer.report_since(&mark).longest_gap().length;
+        let mark = writer.mark();
+        deed();
+        self.0.push((writer.report_since(&mark).longest_gap().length, quiet));
+    }
+
+    /// Half of them were as short as promised, whatever the machine itself took.
+    pub fn assert_short(&self) {
+        const LONGEST: Duration = Duration::from_millis(150);
+        println!("without a write, and before: {:.1?}", self.0);
+        let mut own: Vec<_> = self.0.iter().map(|(pause, quiet)| pause.saturating_sub(*quiet)).collect();
+        own.sort();
+        assert!(own[(own.len() - 1) / 2] <= LONGEST, "{:?}", self.0);
+    }
 }
 
 /// Some writes, and what they are to be verified by.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use testbed::{Access, Cluster};
 
 use crate::{docker, unique};
@@ -88,6 +88,24 @@ impl Pod {
     /// `docker DEED` of its container.
     pub fn ask_docker_to(&self, deed: &str) -> Result<()> {
         docker(&[deed, &self.container]).map(drop)
+    }
+
+    /// What a shell in its container prints.
+    pub fn shell(&self, script: &str) -> Result<String> {
+        docker(&["exec", &self.container, "sh", "-c", script])
+    }
+
+    /// Whether its container may write to nothing but its volumes, and how many bytes of memory it may take.
+    pub fn is_held_to(&self, memory: u64) -> Result<()> {
+        let root = self
+            .shell("while read -r _ place _ options; do [ $place = / ] && echo $options; done </proc/mounts || true")?;
+        ensure!(root.split(',').any(|option| option == "ro"), "its root can be written to: {root}");
+        let dir = "/sys/fs/cgroup";
+        let script =
+            format!("read -r most <{dir}/memory.max || read -r most <{dir}/memory/memory.limit_in_bytes; echo $most");
+        let limit = self.shell(&script)?;
+        ensure!(limit == memory.to_string(), "it may take {limit} bytes of memory");
+        Ok(())
     }
 
     /// What it wrote.

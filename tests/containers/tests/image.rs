@@ -1,6 +1,7 @@
 //! The image: small, without rights, and good for a Job and for an init container.
 
 use std::collections::BTreeMap;
+use std::fs;
 
 use containers::{docker, images, unique};
 
@@ -16,10 +17,14 @@ fn it_is_small_belongs_to_nobody_and_says_what_it_is() {
     assert!(size <= LARGEST, "{size} bytes");
     assert_eq!(inspect("{{.Config.User}}"), "65532:65532");
     assert_eq!(inspect("{{json .Config.Entrypoint}}"), r#"["/valkeeper"]"#);
-    let labels: BTreeMap<String, String> = serde_json::from_str(&inspect("{{json .Config.Labels}}")).unwrap();
-    assert_eq!(labels["org.opencontainers.image.version"], "1.2.3");
-    assert_eq!(labels["org.opencontainers.image.revision"], "abc");
-    assert_eq!(labels["org.opencontainers.image.title"], "valkeeper");
+    says_what_it_is(image, "valkeeper");
+}
+
+fn says_what_it_is(image: &str, title: &str) {
+    let labels = docker(&["image", "inspect", "--format", "{{json .Config.Labels}}", image]).unwrap();
+    let labels: BTreeMap<String, String> = serde_json::from_str(&labels).unwrap();
+    let label = |name: &str| labels[&format!("org.opencontainers.image.{name}")].clone();
+    assert_eq!((label("title"), label("version"), label("revision")), (title.to_owned(), "1.2.3".into(), "abc".into()));
 }
 
 #[test]
@@ -41,4 +46,19 @@ fn the_valkey_image_begins_with_it() {
     assert_eq!(inspect("{{json .Config.Entrypoint}}"), r#"["/usr/local/bin/valkeeper"]"#);
     let version = docker(&["run", "--rm", "--network", "none", &images().valkey, "--version"]).unwrap();
     assert!(version.starts_with("valkeeper "), "{version}");
+    says_what_it_is(&images().valkey, "valkey with valkeeper");
+}
+
+#[test]
+fn it_is_built_by_the_toolchain_of_its_base_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("Dockerfile");
+    let with = |name: &str| {
+        fs::write(&file, format!("FROM scratch\nCOPY {name} /\n")).unwrap();
+        let project = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+        docker(&["build", "--quiet", "--file", file.to_str().unwrap(), project])
+    };
+    with("Cargo.toml").unwrap();
+    let refused = with("rust-toolchain.toml").expect_err("rustup would fetch another toolchain").to_string();
+    assert!(refused.contains("rust-toolchain.toml"), "{refused}");
 }

@@ -1,6 +1,6 @@
 //! The steps of docs/migrating.md: a cluster that another chart has made, over its volumes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use containers::{Chart, ChartPods, some_writes, writer};
 use serde_json::json;
@@ -10,11 +10,13 @@ const LIMIT: Duration = Duration::from_secs(90);
 const PASSWORD: &str = "password-of-the-old-chart";
 const PODS: usize = 6;
 
-/// The values that the guide names for volumes and users of the other chart.
-fn chart() -> Chart {
+/// The values that the guide names for volumes and users of the other chart, with this folder of the volume.
+fn chart(folder: &str) -> Chart {
     let user = json!({ "runAsUser": 1001, "runAsGroup": 1001, "fsGroup": 1001 });
     let values = json!({
         "fullnameOverride": "old",
+        "clusterInit": { "mode": "none" },
+        "updateStrategy": { "type": "OnDelete" },
         "resources": { "limits": { "memory": "128Mi" } },
         "config": { "nodeTimeout": 5000 },
         "auth": { "enabled": true, "password": PASSWORD },
@@ -22,22 +24,22 @@ fn chart() -> Chart {
         "persistence": {
             "volumeName": "valkey-data",
             "mountPath": "/bitnami/valkey/data",
-            "subPath": "data",
+            "subPath": folder,
             "aof": { "enabled": true },
         },
     });
     Chart::render(&values).unwrap()
 }
 
-/// Six servers as the other chart starts them, and `valkey-cli --cluster create`.
+/// Six servers as the other chart starts them, which mounts the volume as it is, and `valkey-cli --cluster create`.
 fn made_by_hand() -> ChartPods {
-    let pods = ChartPods::before(chart(), &[], Access::with_password(Some(PASSWORD.to_owned()))).unwrap();
+    let pods = ChartPods::before(chart(""), &[], Access::with_password(Some(PASSWORD.to_owned()))).unwrap();
     for ordinal in 0..PODS {
         let script = format!(
             "exec valkey-server --dir /bitnami/valkey/data --cluster-enabled yes \
              --cluster-node-timeout 5000 --appendonly yes --protected-mode no --requirepass {PASSWORD} --primaryauth {PASSWORD}"
         );
-        pods.start_foreign(ordinal, ("valkey-data", "/bitnami/valkey"), &["-c", &script]).unwrap();
+        pods.start_foreign(ordinal, ("valkey-data", "/bitnami/valkey/data"), &["-c", &script]).unwrap();
     }
     pods.as_cluster()
         .wait_for("servers", LIMIT, || {
@@ -54,6 +56,14 @@ fn made_by_hand() -> ChartPods {
     pods
 }
 
+fn cli(pods: &ChartPods, ordinal: usize, command: &[&str]) -> String {
+    pods.cli(ordinal, &[&["-a", PASSWORD, "--no-auth-warning"], command].concat()).unwrap()
+}
+
+fn ids(pods: &ChartPods) -> Vec<String> {
+    (0..PODS).map(|ordinal| cli(pods, ordinal, &["CLUSTER", "MYID"])).collect()
+}
+
 fn wait_ours(pods: &ChartPods) {
     pods.wait_ready(LIMIT).unwrap();
     wait_for("the cluster to be as it should", LIMIT, || pods.run_to_end("test").map(Some)).unwrap();
@@ -62,27 +72,28 @@ fn wait_ours(pods: &ChartPods) {
 #[test]
 fn it_is_taken_over_pod_by_pod_without_a_failed_write() {
     let pods = made_by_hand();
+    let before = ids(&pods);
     let writer = writer(pods.as_cluster()).unwrap();
-    let cli =
-        |ordinal, command: &[&str]| pods.cli(ordinal, &[&["-a", PASSWORD, "--no-auth-warning"], command].concat());
     for ordinal in 0..PODS {
+        let began = Instant::now();
         // A primary hands over first: whoever replicates it is asked to take over.
         if pods.primaries().unwrap().contains(&ordinal) {
-            let own = cli(ordinal, &["CLUSTER", "MYID"]).unwrap();
-            let nodes = cli(ordinal, &["CLUSTER", "NODES"]).unwrap();
-            let replica = nodes.lines().find(|line| line.contains(&format!("slave {own}"))).unwrap();
-            let address = replica.split(['@', ' ']).nth(1).unwrap().split(':').next().unwrap().to_owned();
-            let heir = pods.pods().iter().position(|pod| pod.address().unwrap().to_string() == address).unwrap();
-            cli(heir, &["CLUSTER", "FAILOVER"]).unwrap();
+            let nodes = cli(&pods, ordinal, &["CLUSTER", "NODES"]);
+            let replica = nodes.lines().find(|line| line.contains(&format!("slave {}", before[ordinal]))).unwrap();
+            let id = replica.split(' ').next().unwrap();
+            let heir = before.iter().position(|other| other == id).unwrap();
+            cli(&pods, heir, &["CLUSTER", "FAILOVER"]);
             pods.as_cluster()
                 .wait_for("the replica to take over", LIMIT, || {
                     Ok((!pods.primaries()?.contains(&ordinal)).then_some(()))
                 })
                 .unwrap();
-            pods.as_cluster().wait_in_sync(LIMIT).unwrap();
         }
         pods.replace(ordinal).unwrap();
-        pods.as_cluster().wait_in_sync(LIMIT).unwrap();
+        let pod = &pods.pods()[ordinal];
+        pods.as_cluster().wait_for("the pod to be ready", LIMIT, || pods.is_ready(pod).map(Some)).unwrap();
+        assert_eq!(cli(&pods, ordinal, &["CLUSTER", "MYID"]), before[ordinal], "another folder");
+        println!("{}: {:.1?}", pod.name, began.elapsed());
     }
     wait_ours(&pods);
     let report = writer.stop();
@@ -92,11 +103,27 @@ fn it_is_taken_over_pod_by_pod_without_a_failed_write() {
 }
 
 #[test]
-fn it_is_taken_over_while_it_stands_still() {
-    let pods = made_by_hand();
+fn over_a_wrong_folder_no_cluster_is_formed_beside_the_data_and_over_the_right_one_all_is_there() {
+    let mut pods = made_by_hand();
+    let before = ids(&pods);
     let report = some_writes(pods.as_cluster()).unwrap();
-    pods.pods().iter().try_for_each(|pod| pod.ask_docker_to("stop")).unwrap();
-    (0..PODS).try_for_each(|ordinal| pods.replace(ordinal)).unwrap();
+    let replace_all = |pods: &ChartPods| {
+        pods.pods().iter().try_for_each(|pod| pod.ask_docker_to("stop")).unwrap();
+        (0..PODS).try_for_each(|ordinal| pods.replace(ordinal)).unwrap();
+    };
+    pods.upgrade(chart("wrong"));
+    replace_all(&pods);
+    for pod in pods.pods() {
+        pods.as_cluster()
+            .wait_for("the pod to say what it waits for", LIMIT, || {
+                pods.is_ready(pod).expect_err("a pod is ready");
+                Ok(pod.log().contains("no cluster stands here yet").then_some(()))
+            })
+            .unwrap();
+    }
+    pods.upgrade(chart(""));
+    replace_all(&pods);
     wait_ours(&pods);
+    assert_eq!(ids(&pods), before);
     assert_eq!(report.verify(pods.as_cluster()).unwrap().keys, 0, "{report}");
 }

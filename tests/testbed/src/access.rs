@@ -22,7 +22,8 @@ pub struct Access {
 }
 
 impl Access {
-    pub(crate) fn named((username, password): (String, String)) -> Self {
+    /// The user of that name, with this password.
+    pub fn named((username, password): (String, String)) -> Self {
         Self { username: Some(username), password: Some(password), tls: None }
     }
 
