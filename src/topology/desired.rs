@@ -5,7 +5,7 @@ use std::fmt;
 use std::num::NonZeroU16;
 
 use super::identity::ClusterId;
-use super::membership::Membership;
+use super::membership::{Member, Membership};
 use super::node::{NodeEntry, NodeId, Role};
 use super::plan::receivers;
 use super::slot::SlotSet;
@@ -58,7 +58,8 @@ impl Shape {
     /// The shape that stands; none where nobody answers. A shard is whoever owns slots, or is about to; and whoever is said
     /// to own some that nobody here claims, be it away or in the middle of a failover.
     /// The replicas are as many in each as there are nodes for, here or away. An identity that does not answer is a node
-    /// that is away, unless a node without a place is here for it: that one has lost its disk.
+    /// that is away, unless a node without a place is here for it, or no number is missing among the pods: then it is what is
+    /// left of a lost disk.
     pub fn standing(membership: &Membership<'_>) -> Option<Self> {
         let receivers = receivers(membership);
         let (mut claimed, mut primaries, mut unplaced) = (SlotSet::EMPTY, 0, 0);
@@ -82,9 +83,13 @@ impl Shape {
         let shards = NonZeroU16::new(u16::try_from(primaries + missed.len()).ok()?.max(1))?;
         let (present, per_shard) = (membership.members.len(), usize::from(shards.get()));
         let nodes = present + membership.absent.len().saturating_sub(unplaced);
+        let of_present = present.saturating_sub(per_shard).div_ceil(per_shard);
         // What is left of lost disks may be among those that are away, and alone makes no replica more in each shard.
-        let replicas =
-            (nodes.saturating_sub(per_shard) / per_shard).max(present.saturating_sub(per_shard).div_ceil(per_shard));
+        let of_all = nodes.saturating_sub(per_shard) / per_shard;
+        let replicas = match of_present > 0 && is_gapless(membership) {
+            true => of_present,
+            false => of_present.max(of_all),
+        };
         (present > 0).then_some(Self { shards, replicas: u16::try_from(replicas).ok()? })
     }
 
@@ -92,6 +97,14 @@ impl Shape {
     pub fn members(self) -> usize {
         usize::from(self.shards.get()) * (usize::from(self.replicas) + 1)
     }
+}
+
+/// Whether the pods are numbered from 0 on, each once, and all of them answer: no pod between them is away.
+fn is_gapless(membership: &Membership<'_>) -> bool {
+    let ordinals: BTreeSet<u32> = membership.members.iter().filter_map(Member::ordinal).collect();
+    let next = ordinals.last().map_or(0, |last| last.saturating_add(1));
+    let is_all = |count: usize| u32::try_from(count).is_ok_and(|count| count == next);
+    membership.silent.is_empty() && is_all(ordinals.len()) && is_all(membership.members.len())
 }
 
 impl fmt::Display for Shape {

@@ -34,7 +34,11 @@ fn the_shape_that_stands_is_that_of_the_pods_there_are_whoever_is_away_or_has_lo
     let shard = [whole[0], (1, "primary", LOST, "8192-16383"), whole[2], (3, "1", LOST, "")];
     let left = [whole[0], whole[1], whole[2], (3, "1", "", ""), (9, "1", LOST, "")];
     let flat = [(0, "primary", "", "0-5460"), (1, "primary", "", "5461-10922"), (2, "primary", "", "10923-16383")];
-    let cases: [(&str, &[usize], &[Line<'_>], &str); 12] = [
+    let replaced: Vec<_> = whole.into_iter().chain([(8, "0", LOST, ""), (9, "1", LOST, "")]).collect();
+    let large = [whole[0], whole[1], (2, "0", "", ""), (3, "1", LOST, ""), (4, "0", LOST, ""), (5, "1", "", "")];
+    let cases: [(&str, &[usize], &[Line<'_>], &str); 14] = [
+        ("all replicas have lost their disks and have their places again", &[0, 1, 2, 3], &replaced, "2x1"),
+        ("a zone is away", &[0, 1, 2, 5], &large, "2x2"),
         ("nobody answers", &[], &whole, ""),
         ("all are here", &[0, 1, 2, 3], &whole, "2x1"),
         ("no replicas", &[0, 1, 2], &flat, "3x0"),
