@@ -8,6 +8,7 @@ mod announce;
 mod epochs;
 mod forget;
 mod meet;
+mod news;
 mod refuse;
 mod replicate;
 mod restore;
@@ -115,6 +116,12 @@ fn form(
     }
     match agree::blockers(membership) {
         blockers if blockers.is_empty() => Decision::Converged(desired.shape),
+        blockers if blockers.iter().any(|blocker| matches!(blocker, Blocker::Outdated(..))) => {
+            match news::plan(membership) {
+                actions if actions.is_empty() => Decision::Wait(blockers),
+                actions => Decision::Act(Stage { kind: StageKind::Epochs, actions }),
+            }
+        }
         blockers => Decision::Wait(blockers),
     }
 }

@@ -335,3 +335,36 @@ fn replicas_are_kept_away_from_the_zone_and_the_machine_of_their_primary() {
         followed(&observation)
     );
 }
+
+#[test]
+fn an_owner_that_somebody_will_never_believe_gets_a_higher_epoch() {
+    // The epoch of a node is its number.
+    let seen_by_3 = |view: &[Line<'_>]| {
+        let mut observation = seen_by(0..4, &STANDS);
+        observation.peers[3] = member(3, 10, view);
+        observation
+    };
+    let heard_too_late = [(0, "primary", "", ""), STANDS[1], (2, "0", "", "0-8191"), STANDS[3]];
+    let stuck = seen_by_3(&heard_too_late);
+    let decision = decide(&stuck, 2, 1, false).to_string();
+    assert_eq!(decision, "epochs: valkey-0 gets an epoch above all others");
+
+    let mut highest = stuck.clone();
+    (0..4).for_each(|node| report(&mut highest, node).cluster.current_epoch = 0);
+    let decision = decide(&highest, 2, 1, false).to_string();
+    assert_eq!(decision, "epochs: valkey-1 gets an epoch above all others", "the server gives it none else");
+
+    let waits = |observation: &Observation| {
+        let decision = decide(observation, 2, 1, false);
+        assert!(matches!(&decision, Decision::Wait(_)), "{decision}");
+    };
+    // The news is on its way: who is taken for the owner has a lower epoch.
+    waits(&seen_by_3(&[(0, "primary", "", "0-16383"), (1, "primary", "", ""), STANDS[2], STANDS[3]]));
+    // Nobody tells it.
+    waits(&seen_by_3(&[(0, "primary", ",fail", ""), STANDS[1], (2, "0", "", "0-8191"), STANDS[3]]));
+    // Two claim them.
+    let mut claimed = seen_by(0..4, &STANDS);
+    claimed.peers[2] = member(2, 10, &[(0, "primary", "", ""), STANDS[1], (2, "primary", "", "0-8191"), STANDS[3]]);
+    let decision = decide(&claimed, 2, 1, false);
+    assert!(!decision.to_string().contains("epoch"), "{decision}");
+}

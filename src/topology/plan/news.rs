@@ -1,0 +1,47 @@
+//! Slots that somebody takes for another's than who owns them, and would for good.
+//!
+//! A server believes news of a slot only under a higher epoch than that of whom it takes for the owner
+//! (`clusterUpdateSlotsConfigWith` in `cluster_legacy.c`). Who was away during a handover and then hears the former
+//! primary before its heir hears it as a replica, with the heir's epoch: the slots stay with the former primary there, as
+//! the heir's word has the same epoch. So the heir gets a higher one.
+
+use super::slots::{contested, owns_slots};
+use super::{Action, Deed};
+use crate::topology::membership::{Member, Membership};
+use crate::topology::slot::SlotSet;
+
+pub(super) fn plan(membership: &Membership<'_>) -> Vec<Action> {
+    if contested(membership).is_some() {
+        return Vec::new();
+    }
+    let members = &membership.members;
+    let highest = members.iter().map(|member| member.report.cluster.current_epoch).max().unwrap_or_default();
+    let owners = || members.iter().filter(|member| owns_slots(member));
+    let unheard = owners().filter(|owner| members.iter().any(|from| is_unheard(owner, from, membership)));
+    let actions = unheard.filter_map(|owner| {
+        // The server gives none to who has the highest: then another one gets it first.
+        let is_highest = owner.report.myself().config_epoch >= highest;
+        let on = if is_highest { owners().find(|other| other.id() != owner.id())? } else { owner };
+        Some(on.act(Deed::BumpEpoch))
+    });
+    let mut actions: Vec<_> = actions.collect();
+    actions.dedup();
+    actions
+}
+
+/// Whether somebody hears the owner and yet takes its slots for those of a node that does not claim them, and will not
+/// learn better.
+fn is_unheard(owner: &Member<'_>, from: &Member<'_>, membership: &Membership<'_>) -> bool {
+    let own = owner.report.myself();
+    let slots = own.slot_set();
+    let view = &from.report.view;
+    let hears = view.get(owner.id()).is_some_and(|entry| entry.connected && !entry.is_lost());
+    let overlaps = |other: &SlotSet| !other.and(&slots).is_empty();
+    hears
+        && view.others().filter(|entry| entry.id != owner.id()).any(|entry| {
+            let claims = |other: &Member<'_>| overlaps(&other.report.myself().slot_set());
+            entry.config_epoch >= own.config_epoch
+                && overlaps(&entry.slot_set())
+                && membership.get(entry.id).is_some_and(|other| !claims(other))
+        })
+}
