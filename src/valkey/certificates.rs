@@ -46,10 +46,9 @@ impl CertificateSettings {
         let mut named: BTreeMap<String, String> = next(&mut answers)?;
         let directory = named.remove(DIRECTORY).map(PathBuf::from).unwrap_or_default();
         let asks_clients = named.remove(ASKS_CLIENTS).is_none_or(|value| value != "no");
-        let is_asked = asks_clients || named.remove(ON_THE_BUS).is_some_and(|value| value == "yes");
-        named.remove(ON_THE_BUS);
+        let on_the_bus = named.remove(ON_THE_BUS).is_some_and(|value| value == "yes");
         named.retain(|_, file| !file.is_empty());
-        Ok(Self { named, directory, asks_clients, is_asked })
+        Ok(Self { named, directory, asks_clients, is_asked: asks_clients || on_the_bus })
     }
 
     /// Every pair, with the authorities, and what it is used for.

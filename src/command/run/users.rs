@@ -25,9 +25,8 @@ pub(super) fn admit(config: &ServerConfig, credentials: &Credentials, record: &R
                 file.display()
             ),
             Err(error) => tracing::warn!(
-                "{}: cannot see to it that user {user} has the password of this pod's file: {error}; {}",
-                file.display(),
-                REMEDY
+                "{}: cannot see to it that user {user} has the password of this pod's file: {error}; {REMEDY}",
+                file.display()
             ),
         },
         None => {
@@ -37,8 +36,7 @@ pub(super) fn admit(config: &ServerConfig, credentials: &Credentials, record: &R
             {
                 tracing::warn!(
                     "the configuration gives user {user} other passwords than that of this pod's file, with which this node is \
-                     not let into its own server; {}",
-                    REMEDY
+                     not let into its own server; {REMEDY}"
                 );
             }
         }

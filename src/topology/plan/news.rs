@@ -5,6 +5,8 @@
 //! primary before its heir hears it as a replica, with the heir's epoch: the slots stay with the former primary there, as
 //! the heir's word has the same epoch. So the heir gets a higher one.
 
+use std::collections::BTreeMap;
+
 use super::slots::{contested, owns_slots};
 use super::{Action, Deed};
 use crate::topology::membership::{Member, Membership};
@@ -18,15 +20,14 @@ pub(super) fn plan(membership: &Membership<'_>) -> Vec<Action> {
     let highest = members.iter().map(|member| member.report.cluster.current_epoch).max().unwrap_or_default();
     let owners = || members.iter().filter(|member| owns_slots(member));
     let unheard = owners().filter(|owner| members.iter().any(|from| is_unheard(owner, from, membership)));
-    let actions = unheard.filter_map(|owner| {
+    let raised = unheard.filter_map(|owner| {
         // The server gives none to who has the highest: then another one gets it first.
         let is_highest = owner.report.myself().config_epoch >= highest;
         let on = if is_highest { owners().find(|other| other.id() != owner.id())? } else { owner };
-        Some(on.act(Deed::BumpEpoch))
+        Some((on.id(), on))
     });
-    let mut actions: Vec<_> = actions.collect();
-    actions.dedup();
-    actions
+    let raised: BTreeMap<_, _> = raised.collect();
+    raised.into_values().map(|member| member.act(Deed::BumpEpoch)).collect()
 }
 
 /// Whether somebody hears the owner and yet takes its slots for those of a node that does not claim them, and will not
