@@ -27,19 +27,24 @@ demo: valkey build ## See a cluster form itself on this machine, and its pods re
 	$(CARGO) build --release --package testbed --example rolling_restart
 	VALKEEPER='$(BINARY)' VALKEY_BIN='$(VALKEY)/9.1/bin' ROLLING_RESTART='$(ROLLING)' scripts/demo.sh
 
+TESTS := --workspace --exclude containers --all-features
+
 # The release binary is built first: one test looks at it.
 .PHONY: test
 test: valkey build ## Run all tests, on every version of the server
-	VALKEEPER_RELEASE_BINARY='$(BINARY)' scripts/summarise-tests.sh \
-	    scripts/run-tests.sh $(CARGO) --workspace --exclude containers --all-features
+	VALKEEPER_RELEASE_BINARY='$(BINARY)' scripts/summarise-tests.sh scripts/run-tests.sh $(CARGO) $(TESTS)
+
+.PHONY: build-tests
+build-tests: ## Build the tests that `make test` runs
+	$(CARGO) test $(TESTS) --no-run
 
 # Inside, there is no network to fetch anything from.
 .PHONY: test-containers
 test-containers: valkey build ## Run the image, the compose file and the chart's pod with a Docker engine; takes root
 	$(CARGO) test --package containers --no-run
 	scripts/fetch-helm.sh
-	VALKEEPER_RELEASE_BINARY='$(BINARY)' scripts/summarise-tests.sh \
-	    scripts/with-docker.sh $(CARGO) test --offline --package containers -- --test-threads=1 --nocapture
+	VALKEEPER_RELEASE_BINARY='$(BINARY)' RUST_TEST_THREADS=1 RUST_TEST_NOCAPTURE=1 AT_ONCE=3 scripts/summarise-tests.sh \
+	    scripts/with-docker.sh scripts/run-tests.sh $(CARGO) --offline --package containers
 
 .PHONY: test-chart
 test-chart: build ## Render the chart with Helm 3 and 4, and check what comes out of it

@@ -27,7 +27,7 @@ pub use access::{Access, AccessChange};
 pub use certificates::CertificateSettings;
 use connection::{Connection, PATIENCE};
 pub use lifeline::Lifeline;
-pub use mover::{Marks, Migration, MoveError, Mover, SlotState};
+pub use mover::{Claim, Marks, Migration, MoveError, Mover, SlotState};
 pub use server::Server;
 
 /// An address to ask, and the pod that DNS says is there.

@@ -8,6 +8,8 @@ mod halfway;
 mod killed;
 #[path = "rebalance/leaving.rs"]
 mod leaving;
+#[path = "rebalance/pace.rs"]
+mod pace;
 #[path = "rebalance/scaling.rs"]
 mod scaling;
 #[path = "rebalance/together.rs"]

@@ -27,7 +27,7 @@ use crate::observer::Observer;
 use crate::topology::node::NodeId;
 use crate::topology::rebalance::Goal;
 use crate::topology::slot::Slot;
-use crate::valkey::{MoveError, Mover, SlotState};
+use crate::valkey::{Claim, MoveError, Mover, SlotState};
 
 pub use meter::Meter;
 pub use rounds::Run;
@@ -51,6 +51,8 @@ pub struct Tools<'r> {
     pub meter: &'r Meter,
     /// Whether to go on.
     pub halt: &'r Halt,
+    /// What keeps other runs away from our sources.
+    claim: Claim,
     /// Held by every MIGRATE: alone by that of a key which blocks its source and its target.
     turns: RwLock<()>,
     /// How many keys may go at once from a source that has failed with more.
@@ -152,7 +154,15 @@ impl Halt {
 impl<'r> Tools<'r> {
     /// For one run.
     pub fn new(credentials: &'r Credentials, meter: &'r Meter, halt: &'r Halt) -> Self {
-        Self { credentials, meter, halt, turns: RwLock::new(()), smaller: Mutex::default(), crews: Mutex::default() }
+        Self {
+            credentials,
+            meter,
+            halt,
+            claim: Claim::new(),
+            turns: RwLock::new(()),
+            smaller: Mutex::default(),
+            crews: Mutex::default(),
+        }
     }
 
     /// So many keys at once, or fewer where that has failed before.

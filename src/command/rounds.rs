@@ -39,12 +39,12 @@ pub(super) struct Round {
     pub(super) decision: Decision,
     /// How long looking took.
     pub(super) took: Duration,
-    /// For how long there has been the same kind of decision, and of refusal.
+    /// For how long there has been the same kind of decision, of refusal, and of what takes patience the very same.
     pub(super) stood: Duration,
 }
 
-/// A kind of decision and, of refusals, which.
-type Standing = (Discriminant<Decision>, Option<Discriminant<Refusal>>);
+/// A kind of decision, of refusals which, and a stage that takes patience.
+type Standing = (Discriminant<Decision>, Option<Discriminant<Refusal>>, Option<Stage>);
 
 /// What the last sentence was, what it was about, and when it was logged.
 struct Told {
@@ -72,9 +72,10 @@ impl<'d> Rounds<'d> {
             }
             None => Decision::Wait(vec![Blocker::NoShape]),
         };
-        let standing = (discriminant(&decision), refusal(&decision).map(discriminant));
-        let since = match self.stood {
-            Some((before, since)) if before == standing => since,
+        let patient = stage(&decision).filter(|stage| !stage.patience().is_zero());
+        let standing = (discriminant(&decision), refusal(&decision).map(discriminant), patient.cloned());
+        let since = match &self.stood {
+            Some((before, since)) if *before == standing => *since,
             _ => Instant::now(),
         };
         self.stood = Some((standing, since));
@@ -100,10 +101,7 @@ impl<'d> Rounds<'d> {
 
     /// One sentence a round, unless it is still the one of the round before; about the same thing, one a second.
     pub(super) fn tell(&mut self, decision: &Decision) {
-        let stage = match decision {
-            Decision::Act(stage) => Some(stage.kind),
-            _ => None,
-        };
+        let stage = stage(decision).map(|stage| stage.kind);
         let (sentence, about) = (decision.to_string(), (discriminant(decision), stage));
         let is_old = |told: &Told| {
             told.sentence == sentence || (told.about == about && told.at.elapsed() < Duration::from_secs(1))
@@ -139,17 +137,21 @@ impl<'d> Rounds<'d> {
 
 impl Round {
     /// What may be acted on: a process that was frozen since it looked must look again, as addresses may have changed
-    /// hands.
+    /// hands; and some things have to stand for a while.
     pub(super) fn stage(&self) -> Option<&Stage> {
-        match &self.decision {
-            Decision::Act(stage) if self.took < FRESH => Some(stage),
-            _ => None,
-        }
+        stage(&self.decision).filter(|stage| self.took < FRESH && self.stood >= stage.patience())
     }
 
     /// The refusal that has stood for long enough.
     pub(super) fn refusal(&self) -> Option<&Refusal> {
         refusal(&self.decision).filter(|refusal| self.stood >= refusal.patience())
+    }
+}
+
+fn stage(decision: &Decision) -> Option<&Stage> {
+    match decision {
+        Decision::Act(stage) => Some(stage),
+        _ => None,
     }
 }
 

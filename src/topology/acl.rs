@@ -50,7 +50,7 @@ pub struct UserName(String);
 pub const NO_HASH: &str = "SHA-256-OF-THE-PASSWORD";
 
 /// Everything that valkeeper asks of a server, and its servers of each other when they log in as its user.
-pub const GRANTS: [Grant; 38] = [
+pub const GRANTS: [Grant; 40] = [
     look("info", "version, role, replication, memory, saves and keys of a server"),
     look("config|get", "the mark of a node, its timeouts, and the directory of its data"),
     look("cluster|info", "whether a node says ok"),
@@ -71,6 +71,8 @@ pub const GRANTS: [Grant; 38] = [
     act("client|unpause", "drains without an heir: writes go on after all"),
     act("bgsave", "drains: the data goes to disk"),
     act("shutdown", "`run`: the server ends after its drain"),
+    act("client|setname", "moving slots key by key: one run at a time from a source"),
+    act("client|list", "moving slots key by key: whether another run does so"),
     act("cluster|setslot", "moving slots key by key"),
     act("cluster|getkeysinslot", "moving slots key by key: which keys"),
     act("cluster|countkeysinslot", "moving slots key by key: whether any are left"),

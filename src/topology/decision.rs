@@ -49,6 +49,8 @@ pub enum StageKind {
     Replicate,
     /// Identities that no pod has any more are forgotten.
     Forget,
+    /// Owners whom somebody would never believe get a higher epoch.
+    Outrank,
     /// Lowered settings are put back.
     Restore,
 }
@@ -173,6 +175,16 @@ impl Deed {
 }
 
 impl Stage {
+    /// How long it must be what comes next, look after look, before it is acted on. Nodes are not all asked in the same
+    /// instant: what some said before a failover, and others after it, may together look like what never was. An epoch
+    /// that is raised then can take slots back from who has just got them, and the writes with them.
+    pub fn patience(&self) -> Duration {
+        match self.kind {
+            StageKind::Outrank => Duration::from_secs(3),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// What of it is to be done on this node, by who runs beside it: it reaches the node at this address, which others may
     /// not know, and knows where it is, which a node that has lost its mark cannot tell.
     pub fn part_of(&self, node: NodeId, address: SocketAddr, site: &Site) -> Option<Self> {
@@ -221,6 +233,7 @@ impl fmt::Display for StageKind {
             Self::Slots => "slots",
             Self::Replicate => "replicate",
             Self::Forget => "forget",
+            Self::Outrank => "outrank",
             Self::Restore => "restore",
         })
     }

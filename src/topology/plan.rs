@@ -8,7 +8,7 @@ mod announce;
 mod epochs;
 mod forget;
 mod meet;
-mod news;
+mod outrank;
 mod refuse;
 mod replicate;
 mod restore;
@@ -117,9 +117,9 @@ fn form(
     match agree::blockers(membership) {
         blockers if blockers.is_empty() => Decision::Converged(desired.shape),
         blockers if blockers.iter().any(|blocker| matches!(blocker, Blocker::Outdated(..))) => {
-            match news::plan(membership) {
+            match outrank::plan(membership) {
                 actions if actions.is_empty() => Decision::Wait(blockers),
-                actions => Decision::Act(Stage { kind: StageKind::Epochs, actions }),
+                actions => Decision::Act(Stage { kind: StageKind::Outrank, actions }),
             }
         }
         blockers => Decision::Wait(blockers),

@@ -1,6 +1,7 @@
 //! What moving slots takes of one server.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -20,6 +21,11 @@ pub struct Mover {
     connection: Connection,
     credentials: Credentials,
 }
+
+/// What the connections of a run that moves slots key by key are called, at their sources: other than those of any other
+/// run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim(String);
 
 /// Which slots a node sends, and to whom.
 pub type Marks = BTreeMap<Slot, NodeId>;
@@ -60,6 +66,9 @@ pub enum MoveError {
     /// It may work when tried again: no answer, a target that is busy.
     #[error("{0}")]
     Passing(String),
+    /// Another run moves slots of the same source.
+    #[error("{0}")]
+    Busy(String),
     /// The user we log in as may not do it.
     #[error("{0}")]
     Forbidden(String),
@@ -79,11 +88,44 @@ const OVERTAKEN: [&str; 9] = [
     "UNBLOCKED",
 ];
 
+impl Claim {
+    const PREFIX: &str = "valkeeper-moves-";
+
+    /// Of a run that begins.
+    pub fn new() -> Self {
+        Self(format!("{}{:016x}", Self::PREFIX, RandomState::new().hash_one(())))
+    }
+
+    /// Where another run is connected from, as CLIENT LIST says.
+    fn rival<'l>(&self, clients: &'l str) -> Option<&'l str> {
+        clients.lines().find_map(|line| {
+            let field = |name| line.split(' ').find_map(|field| field.strip_prefix(name));
+            let name = field("name=").filter(|name| name.starts_with(Self::PREFIX) && *name != self.0);
+            name.map(|_| field("addr=").unwrap_or("nobody knows where"))
+        })
+    }
+}
+
 impl Mover {
     /// Opens a connection to a server that may take this long to accept, and as long for each answer.
     pub async fn open(address: SocketAddr, credentials: &Credentials, patience: Duration) -> Result<Self, Silence> {
         let connection = Connection::open((address, None), credentials, patience).await?;
         Ok(Self { connection, credentials: credentials.clone() })
+    }
+
+    /// Claims the server as a source: from now on as long as the connection stands, whoever asks for another claim is told
+    /// that it is busy. Whoever is told so has to close the connection, as its own claim stands in the way, too: of two
+    /// that ask at the same moment none may get it.
+    pub async fn claim(&mut self, claim: &Claim) -> Result<(), MoveError> {
+        let mut name = redis::cmd("CLIENT");
+        name.arg("SETNAME").arg(&claim.0);
+        let mut list = redis::cmd("CLIENT");
+        list.arg("LIST").arg("TYPE").arg("normal");
+        let answers: Vec<String> = self.ask([name, list]).await?;
+        match answers.last().and_then(|clients| claim.rival(clients)) {
+            Some(rival) => Err(MoveError::Busy(format!("another run, at {rival}, moves slots of it"))),
+            None => Ok(()),
+        }
     }
 
     /// Sets each slot's state. On 8.0 and newer the answer comes when the replicas have it too, after two seconds at most.

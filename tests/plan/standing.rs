@@ -347,12 +347,12 @@ fn an_owner_that_somebody_will_never_believe_gets_a_higher_epoch() {
     let heard_too_late = [(0, "primary", "", ""), STANDS[1], (2, "0", "", "0-8191"), STANDS[3]];
     let stuck = seen_by_3(&heard_too_late);
     let decision = decide(&stuck, 2, 1, false).to_string();
-    assert_eq!(decision, "epochs: valkey-0 gets an epoch above all others");
+    assert_eq!(decision, "outrank: valkey-0 gets an epoch above all others");
 
     let mut highest = stuck.clone();
     (0..4).for_each(|node| report(&mut highest, node).cluster.current_epoch = 0);
     let decision = decide(&highest, 2, 1, false).to_string();
-    assert_eq!(decision, "epochs: valkey-1 gets an epoch above all others", "the server gives it none else");
+    assert_eq!(decision, "outrank: valkey-1 gets an epoch above all others", "the server gives it none else");
 
     let waits = |observation: &Observation| {
         let decision = decide(observation, 2, 1, false);
@@ -362,6 +362,13 @@ fn an_owner_that_somebody_will_never_believe_gets_a_higher_epoch() {
     waits(&seen_by_3(&[(0, "primary", "", "0-16383"), (1, "primary", "", ""), STANDS[2], STANDS[3]]));
     // Nobody tells it.
     waits(&seen_by_3(&[(0, "primary", ",fail", ""), STANDS[1], (2, "0", "", "0-8191"), STANDS[3]]));
+    // It is told before its slots move, and this one afterwards.
+    waits(&seen_by_3(&[(0, "primary", "", ""), STANDS[1], (2, "primary", "", "0-8191"), STANDS[3]]));
+    // It sends a slot away.
+    let mut moving = stuck.clone();
+    let sends = format!("0-8191 [5->-{}]", id(1));
+    moving.peers[0] = member(0, 10, &[(0, "primary", "", &sends), STANDS[1], STANDS[2], STANDS[3]]);
+    waits(&moving);
     // Two claim them.
     let mut claimed = seen_by(0..4, &STANDS);
     claimed.peers[2] = member(2, 10, &[(0, "primary", "", ""), STANDS[1], (2, "primary", "", "0-8191"), STANDS[3]]);

@@ -19,10 +19,12 @@
 //! keys it has in it. So the target is told NODE only after the source, which makes no keys in a slot that is migrating,
 //! has shown an empty list.
 //!
-//! **Why the source is asked again whom it sends a slot to.** MIGRATING overwrites silently what another run has said. So
-//! a slot that is marked for somebody else is left to whoever marked it, and no key goes before our mark has stood for a
-//! moment: another run that looked before that says by then what it wants, and the last word counts. Before NODE we look
-//! once more: a mark that is gone, or another's, says that the slot has been taken over from us.
+//! **Why one run at a time takes slots from a source.** MIGRATING overwrites silently what another run has said: of two
+//! that send one slot to different targets, each would have a part of its keys arrive where nobody looks for it. So every
+//! connection to the source bears the name of its run before it looks who else does, and a run that finds another one
+//! waits. Of two at the same moment at least one sees the other; both wait then, each for a time of its own. The name
+//! goes with the connection, and the server closes that after its last command. Before NODE we look once more whether the
+//! mark is ours still: other tools have no names.
 //!
 //! **Why the last slot of a primary goes alone.** A primary without slots becomes a replica at once
 //! (`cluster-allow-replica-migration`) and says so. Who hears that before it has heard of the new owner strikes out what
@@ -36,7 +38,9 @@
 //! is under way meanwhile, on any source: the target is busy with it too, and whoever sends to it would wait.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -65,8 +69,8 @@ const NAMES: usize = 1_000;
 /// meanwhile, should the target hang.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long our marks stand before they count.
-const UNCONTESTED: Duration = Duration::from_millis(20);
+/// How long to wait for another run, at least and at most.
+const BUSY: Range<u64> = 500..1_500;
 
 /// One source, and what goes from it.
 struct Source<'t> {
@@ -99,7 +103,10 @@ pub(super) async fn run(
     moves: &[(&Move, &Primary)],
     tell_first: Vec<SocketAddr>,
 ) -> Result<(), MoveError> {
-    let mut first = tools.mover(primary.address).await?;
+    if moves.is_empty() {
+        return Ok(());
+    }
+    let mut first = claimed(tools, primary).await?;
     let mut left = VecDeque::new();
     for (one, to) in moves {
         let slots: Vec<Slot> = one.slots.slots().collect();
@@ -118,6 +125,21 @@ pub(super) async fn run(
     };
     let lanes = join_all((0..LANES).map(|_| source.lane())).await;
     lanes.into_iter().collect()
+}
+
+/// A connection to a source that is ours as long as it stands.
+async fn claimed(tools: &Tools<'_>, primary: &Primary) -> Result<Mover, MoveError> {
+    let mut mover = tools.mover(primary.address).await?;
+    match mover.claim(&tools.claim).await {
+        Ok(()) => Ok(mover),
+        Err(MoveError::Busy(why)) => {
+            drop(mover);
+            let span = BUSY.end - BUSY.start;
+            sleep(Duration::from_millis(BUSY.start + RandomState::new().hash_one(()) % span)).await;
+            Err(MoveError::Busy(format!("{}: {why}", primary.label)))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn bunches<'t>(slots: impl Iterator<Item = (Slot, u64)>, to: &'t Primary) -> Vec<Bunch<'t>> {
@@ -140,7 +162,7 @@ fn bunches<'t>(slots: impl Iterator<Item = (Slot, u64)>, to: &'t Primary) -> Vec
 
 impl<'t> Source<'t> {
     async fn lane(&self) -> Result<(), MoveError> {
-        let mut lane = self.tools.mover(self.primary.address).await?;
+        let mut lane = claimed(self.tools, self.primary).await?;
         while !self.failed.load(Ordering::Relaxed) && !self.tools.halt.is_set() {
             let next = self.left.lock().await.pop_front();
             let Some(bunch) = next else { break };
@@ -161,8 +183,6 @@ impl<'t> Source<'t> {
         let marks = lane.exports().await?;
         let slots: Vec<Slot> = slots.into_iter().filter(|slot| self.taken(&marks, *slot, to).is_none()).collect();
         let slots = done(&slots, tools.set(source, &slots, SlotState::Migrating(to)).await?)?;
-        sleep(UNCONTESTED).await;
-        let slots = ours(lane, slots, to).await?;
         for database in 0..self.databases {
             // Where there is one only, it need not be said.
             if self.databases > 1 {

@@ -302,6 +302,11 @@ impl<'r> Run<'r> {
                 }
                 why
             }
+            // It goes on as long as that one does, which is for the user to judge.
+            MoveError::Busy(why) => {
+                self.tell(format!("waiting: {why}"));
+                return Ok(());
+            }
             MoveError::Forbidden(why) => return Err(Exit::Usage.saying(format!("not allowed: {why}"))),
         };
         let moved = self.tools.meter.slots() + self.tools.meter.keys();

@@ -114,8 +114,9 @@ impl ChartPods {
     /// The same before any pod is started.
     pub fn before(chart: Chart, secrets: &[(&str, BTreeMap<String, String>)], access: Access) -> Result<Self> {
         let name = text(&chart.stateful_set()?["metadata"]["name"])?;
-        // One of 256 networks, for whoever runs this beside us.
-        let subnet = format!("10.213.{}", std::process::id() % 256);
+        // One that nobody else has who runs this beside us.
+        let process = std::process::id();
+        let subnet = format!("10.{}.{}", 128 + process / 256 % 128, process % 256);
         let pods = Pods::named(name, chart.replicas()?, &["--subnet", &format!("{subnet}.0/24")], access)?;
         let pods = Self { chart, pods, subnet, next: Cell::new(10), folder: tempfile::tempdir()? };
         for (name, data) in secrets {
