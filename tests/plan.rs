@@ -42,6 +42,7 @@ fn blank(node: usize) -> Peer {
             cluster: ClusterInfo { ok: false, slots_assigned: 0, current_epoch: 0 },
             keys: 0,
             used_memory: 0,
+            save_failed: false,
             replication: Replication::default(),
             settings: Settings::DEFAULT,
         })),

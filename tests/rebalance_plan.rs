@@ -80,6 +80,7 @@ fn observe(nodes: &[Node]) -> Observation {
                 cluster: ClusterInfo { ok: true, slots_assigned: 16_384, current_epoch: 9 },
                 keys: 100,
                 used_memory: 1_000_000,
+                save_failed: false,
                 replication: Replication { link: node.unlinked.then_some(DOWN), ..Replication::default() },
                 settings: Settings::DEFAULT,
             })),

@@ -52,6 +52,7 @@ fn report(view: &str, keys: u64, replication: Replication) -> NodeReport {
         cluster: ClusterInfo { ok: true, slots_assigned: 16384, current_epoch: 6 },
         keys,
         used_memory: 0,
+        save_failed: false,
         replication,
         settings: Settings::DEFAULT,
     }

@@ -15,7 +15,7 @@ use super::node::{NodeId, Role};
 use super::observation::Observation;
 use super::plan::plan;
 use super::slot::SlotSet;
-use findings::{absences, certificates, coverage, differences, notes, refused, replication, views, waiting};
+use findings::{absences, certificates, coverage, differences, notes, refused, replication, saves, views, waiting};
 
 /// A certificate that is valid for less than this should have been renewed by what looks after it.
 pub const RENEWAL_IS_DUE: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -123,6 +123,7 @@ pub fn assess(observation: &Observation, cluster: &ClusterId, shape: Option<Shap
         .chain(replication(&nodes))
         .chain(shape.into_iter().flat_map(|shape| differences(&nodes, shape)))
         .chain(views(&membership))
+        .chain(saves(&membership))
         .chain(certificates(&nodes))
         .chain(notes(observation, &membership))
         .chain(next.as_ref().and_then(waiting))

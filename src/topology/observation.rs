@@ -52,6 +52,8 @@ pub struct NodeReport {
     pub keys: u64,
     /// How many bytes it uses.
     pub used_memory: u64,
+    /// Whether it has failed to write its data to the disk when it last did, and may refuse writes for that.
+    pub save_failed: bool,
     /// Its place in replication.
     pub replication: Replication,
     /// The settings that forming changes, as they are now.

@@ -22,7 +22,7 @@ pub(super) async fn ask(connection: &mut Connection) -> Result<NodeReport, Silen
     let mut commands = redis::pipe();
     commands.cmd("CLUSTER").arg("NODES");
     commands.cmd("CLUSTER").arg("INFO");
-    commands.cmd("INFO").arg(["server", "memory", "replication", "keyspace"].as_slice());
+    commands.cmd("INFO").arg(["server", "memory", "persistence", "replication", "keyspace"].as_slice());
     commands.cmd("CONFIG").arg("GET").arg([NAME, NODE_TIMEOUT, MIN_REPLICAS, MAX_LAG, SYNC_DELAY].as_slice());
     let answers = connection.send(commands).await.map_err(|error| silence(&error))?;
     let mut answers = answers.into_iter();
@@ -40,6 +40,7 @@ pub(super) async fn ask(connection: &mut Connection) -> Result<NodeReport, Silen
         cluster: cluster_info(&cluster)?,
         keys: info.keys(),
         used_memory: info.used_memory(),
+        save_failed: info.save_failed(),
         replication: info.replication(),
         settings: settings(&config)
             .ok_or_else(|| Silence::Unusable(format!("CONFIG GET does not show {NODE_TIMEOUT} and the like")))?,

@@ -64,6 +64,7 @@ fn reports() -> impl Strategy<Value = NodeReport> {
                 cluster: ClusterInfo { ok, slots_assigned: assigned * 8_192, current_epoch: epoch },
                 keys,
                 used_memory: 0,
+                save_failed: false,
                 replication: Replication {
                     link: link.map(|up| ReplicaLink { up, syncing: !up, last_heard: None, down_for: None }),
                     offset: 0,

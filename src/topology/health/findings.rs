@@ -204,6 +204,21 @@ pub(super) fn views(membership: &Membership<'_>) -> Vec<Finding> {
         .collect()
 }
 
+/// Who could not write its data to the disk.
+pub(super) fn saves(membership: &Membership<'_>) -> impl Iterator<Item = Finding> {
+    membership.members.iter().filter(|member| member.report.save_failed).map(|member| {
+        degraded(
+            "save",
+            format!(
+                "the last save of {} has failed: its data is not on disk, and it may refuse writes (MISCONF)",
+                member.label()
+            ),
+            "see its log, and whether its volume is full or cannot be written to; the next save that succeeds ends it, \
+             `BGSAVE` begins one",
+        )
+    })
+}
+
 pub(super) fn notes(observation: &Observation, membership: &Membership<'_>) -> Vec<Finding> {
     let mut notes = Vec::new();
     for member in &membership.members {

@@ -112,6 +112,11 @@ impl Info {
         })
     }
 
+    /// Whether the last save, or the last write of the append-only file, has failed.
+    pub fn save_failed(&self) -> bool {
+        ["rdb_last_bgsave_status", "aof_last_write_status"].iter().any(|name| self.text(name) == Some("err"))
+    }
+
     /// The persistence section.
     pub fn persistence(&self) -> Persistence {
         let number = |name| self.number(name).unwrap_or_default();

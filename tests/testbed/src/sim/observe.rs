@@ -56,6 +56,7 @@ impl Sim {
             },
             keys: server.key_count(),
             used_memory: 0,
+            save_failed: false,
             replication: Replication {
                 link: server.follows.map(|_| ReplicaLink {
                     up: server.synced.is_some(),
