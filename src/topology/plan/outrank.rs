@@ -9,12 +9,12 @@
 //! several nodes that contradict each other say nothing, as they were told at different moments: while a slot moves, its
 //! new owner may be asked before and others after.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::slots::{contested, owns_slots};
 use super::{Action, Deed};
 use crate::topology::membership::{Member, Membership};
-use crate::topology::node::{NodeEntry, Role};
+use crate::topology::node::{NodeId, Role};
 
 pub(super) fn plan(membership: &Membership<'_>) -> Vec<Action> {
     if contested(membership).is_some() {
@@ -22,11 +22,11 @@ pub(super) fn plan(membership: &Membership<'_>) -> Vec<Action> {
     }
     let members = &membership.members;
     let highest = members.iter().map(|member| member.report.cluster.current_epoch).max().unwrap_or_default();
-    let owners = || members.iter().filter(|member| owns_slots(member));
     // Whose slots move gets epochs as they do.
-    let at_rest = owners().filter(|owner| owner.report.myself().moving.is_empty());
-    let unheard = at_rest.filter(|owner| members.iter().any(|from| is_unheard(owner, from, membership)));
-    let raised = unheard.filter_map(|owner| {
+    let is_at_rest = |member: &&Member<'_>| owns_slots(member) && member.report.myself().moving.is_empty();
+    let owners = || members.iter().filter(is_at_rest);
+    let unheard: BTreeSet<NodeId> = members.iter().flat_map(|from| unheard(from, membership)).collect();
+    let raised = owners().filter(|owner| unheard.contains(&owner.id())).filter_map(|owner| {
         // The server gives none to who has the highest: then another one gets it first.
         let is_highest = owner.report.myself().config_epoch >= highest;
         let on = if is_highest { owners().find(|other| other.id() != owner.id())? } else { owner };
@@ -36,18 +36,16 @@ pub(super) fn plan(membership: &Membership<'_>) -> Vec<Action> {
     raised.into_values().map(|member| member.act(Deed::BumpEpoch)).collect()
 }
 
-/// Whether somebody hears the owner and yet takes its slots for those of its replica, and will not learn better.
-fn is_unheard(owner: &Member<'_>, from: &Member<'_>, membership: &Membership<'_>) -> bool {
-    let own = owner.report.myself();
-    let slots = own.slot_set();
+/// Whom a node hears and yet takes his slots for those of his replica, and will not learn better.
+fn unheard<'m>(from: &'m Member<'_>, membership: &'m Membership<'_>) -> impl Iterator<Item = NodeId> + 'm {
     let view = &from.report.view;
-    let hears = view.get(owner.id()).is_some_and(|entry| entry.connected && !entry.is_lost());
-    let follows = |entry: &NodeEntry| entry.role == Role::Replica(Some(own.id));
-    hears
-        && view.others().any(|entry| {
-            follows(entry)
-                && entry.config_epoch >= own.config_epoch
-                && !entry.slot_set().and(&slots).is_empty()
-                && membership.get(entry.id).is_some_and(|other| follows(other.report.myself()))
-        })
+    view.others().filter(|entry| !entry.slots.is_empty()).filter_map(move |entry| {
+        let Role::Replica(Some(primary)) = entry.role else { return None };
+        let own = membership.get(primary)?.report.myself();
+        let is_unheard = view.get(primary).is_some_and(|primary| !primary.is_lost())
+            && entry.config_epoch >= own.config_epoch
+            && !entry.slot_set().and(&own.slot_set()).is_empty()
+            && membership.get(entry.id)?.report.myself().role == entry.role;
+        is_unheard.then_some(primary)
+    })
 }
