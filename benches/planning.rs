@@ -75,6 +75,7 @@ fn observation(shape: Shape) -> Result<Observation> {
             cluster: ClusterInfo { ok: true, slots_assigned: 16_384, current_epoch: u64::from(nodes) },
             keys: 1_000,
             used_memory: 0,
+            save_failed: false,
             replication: Replication { link: (node >= shards).then_some(link), offset: 0 },
             settings: Settings::DEFAULT,
         };

@@ -158,7 +158,7 @@ impl<'r> Tools<'r> {
             credentials,
             meter,
             halt,
-            claim: Claim::new(),
+            claim: Claim::random(),
             turns: RwLock::new(()),
             smaller: Mutex::default(),
             crews: Mutex::default(),

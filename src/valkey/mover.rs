@@ -92,7 +92,7 @@ impl Claim {
     const PREFIX: &str = "valkeeper-moves-";
 
     /// Of a run that begins.
-    pub fn new() -> Self {
+    pub fn random() -> Self {
         Self(format!("{}{:016x}", Self::PREFIX, RandomState::new().hash_one(())))
     }
 
