@@ -20,6 +20,12 @@ pub(super) fn blockers(membership: &Membership<'_>) -> Vec<Blocker> {
     arriving.chain(unready).chain(members.iter().flat_map(|from| differences(from, membership))).collect()
 }
 
+/// Who has no link to whom, and who cannot reach whom.
+pub(super) fn broken_links(membership: &Membership<'_>) -> Vec<Blocker> {
+    let is_broken = |blocker: &Blocker| matches!(blocker, Blocker::Unlinked(..) | Blocker::Suspects(..));
+    membership.members.iter().flat_map(|from| differences(from, membership)).filter(is_broken).collect()
+}
+
 /// How one node's view of the others differs from what they say of themselves, in the order of the members.
 fn differences(from: &Member<'_>, membership: &Membership<'_>) -> Vec<Blocker> {
     let members = &membership.members;
