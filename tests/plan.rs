@@ -182,18 +182,19 @@ fn a_small_cluster_meets_in_full_from_one_side_where_one_acts_for_all_and_a_larg
     }
 }
 
-/// Two primaries that know each other and do not say ok yet, with these words for the other's flags and link.
-fn two_primaries(other: &str, link: &str) -> Observation {
-    let mut observation = blanks(2);
-    for (node, (own, others)) in [("0-8191", "8192-16383"), ("8192-16383", "0-8191")].into_iter().enumerate() {
+/// Primaries that know each other and do not say ok yet, with these words for the flags of the others.
+fn primaries(count: usize, others: &str) -> Observation {
+    let mut observation = blanks(count);
+    let share = |node: usize| format!("{}-{}", node * 16_384 / count, (node + 1) * 16_384 / count - 1);
+    for node in 0..count {
         let report = report(&mut observation, node);
         (report.name, report.settings) = (format!("ours/valkey-{node}/15000-0-10-5"), CLOSED);
         (report.cluster.slots_assigned, report.cluster.ok) = (16_384, false);
-        let (ip, other_node) = (ip(1 - node), 1 - node);
-        let lines = [
-            format!("{} :6379@16379 myself,master - 0 0 {} connected {own}", id(node), node + 1),
-            format!("{} {ip}:6379@16379 {other} - 0 0 {} {link} {others}", id(other_node), other_node + 1),
-        ];
+        let line = |other: usize| {
+            let flags = if other == node { "myself,master" } else { others };
+            format!("{} {}:6379@16379 {flags} - 0 0 {} connected {}", id(other), ip(other), other + 1, share(other))
+        };
+        let lines: Vec<_> = (0..count).map(line).collect();
         report.view = View::new(parse::nodes(&lines.join("\n")).unwrap()).unwrap();
     }
     observation
@@ -201,8 +202,8 @@ fn two_primaries(other: &str, link: &str) -> Observation {
 
 #[test]
 fn the_node_timeout_is_lowered_when_links_stand_and_goes_up_again_where_nodes_are_too_busy_for_that() {
-    let standing = two_primaries("master", "connected");
-    let lower = stage(decide(&standing, 2, 0, true));
+    let standing = primaries(9, "master");
+    let lower = stage(decide(&standing, 9, 0, true));
     for action in &lower.actions {
         let now = standing.reports().find(|(_, report)| report.id() == action.on).unwrap().1;
         assert!(
@@ -213,24 +214,26 @@ fn the_node_timeout_is_lowered_when_links_stand_and_goes_up_again_where_nodes_ar
         (open.name, open.settings) = ("ours/valkey-0".to_owned(), Settings::DEFAULT);
         assert!(!action.deed.still_fits(&open), "somebody else was through with it");
     }
-    assert_eq!((lower.kind, lower.actions.len()), (StageKind::Hurry, 2));
-    assert!(matches!(decide(&standing, 2, 0, false), Decision::Wait(_)), "only where a cluster is formed");
+    assert_eq!((lower.kind, lower.actions.len()), (StageKind::Hurry, 9));
+    assert!(matches!(decide(&standing, 9, 0, false), Decision::Wait(_)), "only where a cluster is formed");
 
-    let mut busy = two_primaries("master,fail?", "connected");
-    assert!(!matches!(decide(&busy, 2, 0, true), Decision::Act(_)), "nothing is lowered yet");
-    (0..2).for_each(|node| report(&mut busy, node).settings = LOWERED);
-    let up = stage(decide(&busy, 2, 0, true));
+    let mut busy = primaries(9, "master,fail?");
+    assert!(!matches!(decide(&busy, 9, 0, true), Decision::Act(_)), "nothing is lowered yet");
+    (0..9).for_each(|node| report(&mut busy, node).settings = LOWERED);
+    let up = stage(decide(&busy, 9, 0, true));
     let timeout = Settings::DEFAULT.node_timeout;
     assert!(up.actions.iter().all(|action| action.deed == Deed::RestoreTimeout(timeout)), "{up}");
-    let mut silent = two_primaries("master", "connected");
-    (0..2).for_each(|node| report(&mut silent, node).settings = LOWERED);
+    let mut silent = primaries(9, "master");
+    (0..9).for_each(|node| report(&mut silent, node).settings = LOWERED);
     silent.peers[1].answer = Err(Silence::Unreachable("timed out".to_owned()));
-    assert_eq!(stage(decide(&silent, 2, 0, true)).actions.len(), 1);
+    assert_eq!(stage(decide(&silent, 9, 0, true)).actions.len(), 8);
+    let few = primaries(3, "master");
+    assert!(matches!(decide(&few, 3, 0, true), Decision::Wait(_)), "few have theirs lowered from the beginning");
 }
 
 #[test]
 fn slots_are_given_to_nobody_whom_nobody_knows() {
-    let mut observation = two_primaries("master", "connected");
+    let mut observation = primaries(2, "master");
     for node in 0..2 {
         let report = report(&mut observation, node);
         report.cluster.slots_assigned = 0;

@@ -62,7 +62,7 @@ pub fn plan(observation: &Observation, desired: &DesiredTopology, policy: &Polic
     let over = matches!(decision, Decision::Converged(_) | Decision::Refuse(_));
     match restore::stage(&membership) {
         Some(stage) if over || takes_writes(&membership) || flaps(&membership, &decision) => Decision::Act(stage),
-        _ => hurry::relief(&membership).map_or(decision, Decision::Act),
+        _ => hurry::relief(&membership, desired).map_or(decision, Decision::Act),
     }
 }
 

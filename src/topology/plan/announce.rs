@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::meet::FULL_MESH;
+use super::meet::takes_long;
 use super::restore::originals;
 use super::{Deed, Step, hurry};
 use crate::topology::desired::{DesiredTopology, Policy};
@@ -41,10 +41,12 @@ pub(super) fn is_empty(membership: &Membership<'_>) -> bool {
 }
 
 fn lowered(member: &Member<'_>, members: usize) -> Settings {
-    let own = member.report.settings.node_timeout;
+    let shortest = match takes_long(members) {
+        true => Duration::from_secs(5),
+        false => hurry::timeout(members),
+    };
     Settings {
-        // Gossip alone tells the nodes of a large cluster of each other, and a shorter timeout makes it quick.
-        node_timeout: if members > FULL_MESH { own.min(hurry::timeout(members)) } else { own },
+        node_timeout: member.report.settings.node_timeout.min(shortest),
         min_replicas_to_write: Settings::NO_WRITES,
         replicas_max_lag: Settings::DEFAULT.replicas_max_lag,
         sync_delay: Duration::ZERO,

@@ -1,4 +1,5 @@
-//! Lowering the node timeout for the last part of forming, when nearly every node has a link to every other.
+//! Lowering the node timeout for the last part of forming, when nearly every node has a link to every other: in a cluster
+//! whose nodes take long to meet. Among a few it is lowered from the beginning, and among many, where gossip must be quick.
 //!
 //! A primary that saw itself without a majority stays at fail for `min(max(cluster-node-timeout, 500 ms), 5 s)` after
 //! the last time it did (`clusterUpdateState` in `cluster_legacy.c`), and an empty cluster counts as one. So the timeout
@@ -11,7 +12,7 @@
 
 use std::time::Duration;
 
-use super::meet::FULL_MESH;
+use super::meet::takes_long;
 use super::{Blocker, Deed, Stage, StageKind, Step, agree, restore};
 use crate::topology::desired::{DesiredTopology, Policy};
 use crate::topology::identity::Settings;
@@ -21,7 +22,7 @@ pub(super) fn plan(membership: &Membership<'_>, _: &DesiredTopology, policy: &Po
     let members = &membership.members;
     let is_over = members.iter().all(|member| member.report.cluster.ok);
     let could_be_written = members.iter().any(|member| !member.report.settings.are_lowered() || member.report.keys > 0);
-    if !policy.hurry || members.len() > FULL_MESH || is_over || could_be_written {
+    if !policy.hurry || !takes_long(members.len()) || is_over || could_be_written {
         return Step::Done;
     }
     // One a node are made in a moment.
@@ -38,9 +39,9 @@ pub(super) fn plan(membership: &Membership<'_>, _: &DesiredTopology, policy: &Po
 }
 
 /// What puts the timeouts back, and nothing else, where machines are too busy for short ones.
-pub(super) fn relief(membership: &Membership<'_>) -> Option<Stage> {
+pub(super) fn relief(membership: &Membership<'_>, desired: &DesiredTopology) -> Option<Stage> {
     let actions = restore::timeouts(membership);
-    if actions.is_empty() || membership.members.len() > FULL_MESH {
+    if actions.is_empty() || !takes_long(desired.shape.members()) {
         return None;
     }
     let is_busy = !membership.silent.is_empty() || agree::broken_links(membership).iter().any(is_suspicion);

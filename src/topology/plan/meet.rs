@@ -17,9 +17,9 @@ use crate::topology::membership::{Member, Membership};
 use crate::topology::node::{Endpoint, NodeEntry};
 
 /// Up to this many nodes everybody meets everybody.
-pub(super) const FULL_MESH: usize = 64;
+const FULL_MESH: usize = 64;
 
-/// Up to this many nodes it does not matter that two meet each other.
+/// Up to this many nodes the handshakes are nothing.
 const FEW: usize = 8;
 
 /// What one node knows of another.
@@ -78,10 +78,15 @@ pub(super) fn rejoin(membership: &Membership<'_>) -> Vec<Action> {
     actions
 }
 
+/// Whether so many nodes meet so many that handshakes keep machines busy.
+pub(super) fn takes_long(members: usize) -> bool {
+    (FEW + 1..=FULL_MESH).contains(&members)
+}
+
 /// The meetings of nodes that do not know each other. Those that have moved have met by then.
 fn introductions(membership: &Membership<'_>, policy: &Policy) -> Vec<Action> {
     let members = &membership.members;
-    let is_one_sided = policy.hurry && (FEW + 1..=FULL_MESH).contains(&members.len());
+    let is_one_sided = policy.hurry && takes_long(members.len());
     let mut actions = Vec::new();
     for (place, from) in members.iter().enumerate() {
         for (other, to) in members.iter().enumerate() {
