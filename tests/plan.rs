@@ -21,6 +21,8 @@ const LOWERED: Settings = Settings {
     ..Settings::DEFAULT
 };
 
+const CLOSED: Settings = Settings { min_replicas_to_write: Settings::NO_WRITES, ..Settings::DEFAULT };
+
 fn id(node: usize) -> String {
     format!("{node:040x}")
 }
@@ -158,15 +160,94 @@ fn a_pod_that_gets_another_name_while_it_is_formed_keeps_what_its_mark_holds() {
 }
 
 #[test]
-fn a_small_cluster_meets_in_full_and_a_large_one_round_a_ring() {
-    for (nodes, meetings) in [(6, 6 * 5), (64, 64 * 63), (100, 100 * 7)] {
+fn a_small_cluster_meets_in_full_from_one_side_where_one_acts_for_all_and_a_large_one_round_a_ring() {
+    let full = |nodes: usize| nodes * (nodes - 1);
+    let meetings = [(8, full(8), full(8)), (9, full(9), full(9) / 2), (64, full(64), full(64) / 2), (100, 700, 700)];
+    for (nodes, from_both, from_one) in meetings {
         let mut observation = blanks(nodes);
         // The first node, too, has its epoch already.
         let view = format!("{} :6379@16379 myself,master - 0 0 {nodes} connected", id(0));
         report(&mut observation, 0).view = View::new(parse::nodes(&view).unwrap()).unwrap();
-        let stage = stage(decide(&observation, u16::try_from(nodes).unwrap(), 0, false));
-        assert_eq!((stage.kind, stage.actions.len()), (StageKind::Meet, meetings));
+        let meet = |observation: &Observation, hurry| {
+            let stage = stage(decide(observation, u16::try_from(nodes).unwrap(), 0, hurry));
+            assert_eq!(stage.kind, StageKind::Meet);
+            stage.actions.len()
+        };
+        assert_eq!(meet(&observation, false), from_both);
+        for node in 0..nodes {
+            let report = report(&mut observation, node);
+            report.name = format!("ours/valkey-{node}/15000-0-10-5");
+            report.settings.min_replicas_to_write = Settings::NO_WRITES;
+        }
+        assert_eq!(meet(&observation, true), from_one);
     }
+}
+
+/// Primaries that know each other and do not say ok yet, with these words for the flags of the others.
+fn primaries(count: usize, others: &str) -> Observation {
+    let mut observation = blanks(count);
+    let share = |node: usize| format!("{}-{}", node * 16_384 / count, (node + 1) * 16_384 / count - 1);
+    for node in 0..count {
+        let report = report(&mut observation, node);
+        (report.name, report.settings) = (format!("ours/valkey-{node}/15000-0-10-5"), CLOSED);
+        (report.cluster.slots_assigned, report.cluster.ok) = (16_384, false);
+        let line = |other: usize| {
+            let flags = if other == node { "myself,master" } else { others };
+            format!("{} {}:6379@16379 {flags} - 0 0 {} connected {}", id(other), ip(other), other + 1, share(other))
+        };
+        let lines: Vec<_> = (0..count).map(line).collect();
+        report.view = View::new(parse::nodes(&lines.join("\n")).unwrap()).unwrap();
+    }
+    observation
+}
+
+#[test]
+fn the_node_timeout_is_lowered_when_links_stand_and_goes_up_again_where_nodes_are_too_busy_for_that() {
+    let standing = primaries(9, "master");
+    let lower = stage(decide(&standing, 9, 0, true));
+    for action in &lower.actions {
+        let now = standing.reports().find(|(_, report)| report.id() == action.on).unwrap().1;
+        assert!(
+            action.deed.still_fits(now) && matches!(&action.deed, Deed::Lower(_, to) if *to == LOWERED),
+            "{action}"
+        );
+        let mut open = now.clone();
+        (open.name, open.settings) = ("ours/valkey-0".to_owned(), Settings::DEFAULT);
+        assert!(!action.deed.still_fits(&open), "somebody else was through with it");
+    }
+    assert_eq!((lower.kind, lower.actions.len()), (StageKind::Hurry, 9));
+    assert!(matches!(decide(&standing, 9, 0, false), Decision::Wait(_)), "only where a cluster is formed");
+
+    let mut busy = primaries(9, "master,fail?");
+    assert!(!matches!(decide(&busy, 9, 0, true), Decision::Act(_)), "nothing is lowered yet");
+    (0..9).for_each(|node| report(&mut busy, node).settings = LOWERED);
+    let up = stage(decide(&busy, 9, 0, true));
+    let timeout = Settings::DEFAULT.node_timeout;
+    assert!(up.actions.iter().all(|action| action.deed == Deed::RestoreTimeout(timeout)), "{up}");
+    let mut silent = primaries(9, "master");
+    (0..9).for_each(|node| report(&mut silent, node).settings = LOWERED);
+    silent.peers[1].answer = Err(Silence::Unreachable("timed out".to_owned()));
+    assert_eq!(stage(decide(&silent, 9, 0, true)).actions.len(), 8);
+    let few = primaries(3, "master");
+    assert!(matches!(decide(&few, 3, 0, true), Decision::Wait(_)), "few have theirs lowered from the beginning");
+}
+
+#[test]
+fn slots_are_given_to_nobody_whom_nobody_knows() {
+    let mut observation = primaries(2, "master");
+    for node in 0..2 {
+        let report = report(&mut observation, node);
+        report.cluster.slots_assigned = 0;
+        let mut lines = vec![format!("{} :6379@16379 myself,master - 0 0 {} connected", id(node), node + 1)];
+        if node == 0 {
+            lines.push(format!("{} {}:6379@16379 master - 0 0 2 connected", id(1), ip(1)));
+        } else {
+            lines.push(format!("{} {}:6379@16379 handshake,master - 0 0 0 connected", id(7), ip(0)));
+        }
+        report.view = View::new(parse::nodes(&lines.join("\n")).unwrap()).unwrap();
+    }
+    let decision = decide(&observation, 2, 0, true);
+    assert_eq!(decision.to_string(), "waiting: valkey-1 has no link to valkey-0");
 }
 
 #[test]

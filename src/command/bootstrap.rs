@@ -96,7 +96,7 @@ impl<'d> Run<'d> {
     const TEMPO: Tempo = Tempo {
         shortest: Duration::from_millis(5),
         longest: Duration::from_millis(500),
-        after_long_round: Duration::from_secs(1),
+        after_long_round: Duration::from_millis(250),
     };
 
     fn new(desired: &'d DesiredTopology, policy: Policy, deadline: Instant) -> Self {

@@ -37,7 +37,7 @@ pub struct Stage {
 /// The stages, in the order in which they come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StageKind {
-    /// Nodes get our mark; while everything is empty their settings are lowered in the same breath.
+    /// Nodes get our mark; while everything is empty they take no writes from the same moment on.
     Announce,
     /// Blank nodes get epochs of their own.
     Epochs,
@@ -47,6 +47,9 @@ pub enum StageKind {
     Slots,
     /// The others become replicas.
     Replicate,
+    /// While nothing can be written yet, the node timeout is lowered, which brings news and ok sooner; and back where
+    /// machines are too busy for that.
+    Hurry,
     /// Identities that no pod has any more are forgotten.
     Forget,
     /// Owners whom somebody would never believe get a higher epoch.
@@ -74,7 +77,7 @@ pub enum Deed {
     /// CONFIG SET of the mark, alone.
     Announce(Mark),
     /// CONFIG SET of a mark that keeps the settings as they were, and of lowered ones, in one command; only while the
-    /// node still knows of no slot and no key.
+    /// node has no key, and either carries that very mark or still knows of no slot.
     Lower(Mark, Settings),
     /// CONFIG SET of the node timeout as it was, alone: nobody can write yet.
     RestoreTimeout(Duration),
@@ -155,7 +158,10 @@ impl Deed {
             {
                 false
             }
-            Self::Lower(..) => !now.is_lowered() && now.keys == 0 && now.cluster.slots_assigned == 0,
+            Self::Lower(mark, _) => {
+                let is_blank = || !now.is_lowered() && now.cluster.slots_assigned == 0;
+                now.keys == 0 && (carried.as_ref() == Some(mark) || is_blank())
+            }
             // A bare mark must not take the place of one that holds settings.
             Self::Announce(mark) => mark.forming.is_some() || carried.is_none_or(|own| own.forming.is_none()),
             Self::RestoreTimeout(_) | Self::Restore(..) => now.is_lowered(),
@@ -232,6 +238,7 @@ impl fmt::Display for StageKind {
             Self::Meet => "meet",
             Self::Slots => "slots",
             Self::Replicate => "replicate",
+            Self::Hurry => "hurry",
             Self::Forget => "forget",
             Self::Outrank => "outrank",
             Self::Restore => "restore",
@@ -246,7 +253,7 @@ impl fmt::Display for Action {
             Deed::Announce(mark) => write!(f, "{node} is named {mark}"),
             Deed::Lower(mark, settings) => write!(
                 f,
-                "{node} is named {mark}, with a node timeout of {} ms while nothing is stored",
+                "{node} is named {mark} and takes no writes, with a node timeout of {} ms",
                 settings.node_timeout.as_millis()
             ),
             Deed::RestoreTimeout(timeout) => {

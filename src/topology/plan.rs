@@ -7,6 +7,7 @@ mod agree;
 mod announce;
 mod epochs;
 mod forget;
+mod hurry;
 mod meet;
 mod outrank;
 mod refuse;
@@ -36,13 +37,14 @@ type StagePlan = fn(&Membership<'_>, &DesiredTopology, &Policy) -> Step;
 
 /// The stages in their order. Epochs come before MEET because the server takes them only from a node that knows
 /// nobody; slots come after it because islands with slots cannot be told from two clusters.
-const STAGES: [(StageKind, StagePlan); 6] = [
+const STAGES: [(StageKind, StagePlan); 7] = [
     (StageKind::Announce, announce::plan),
     (StageKind::Epochs, epochs::plan),
     (StageKind::Meet, meet::plan),
     (StageKind::Forget, forget::plan),
     (StageKind::Slots, slots::plan),
     (StageKind::Replicate, replicate::plan),
+    (StageKind::Hurry, hurry::plan),
 ];
 
 /// What can be done while members are missing, in a cluster that serves without them.
@@ -52,14 +54,15 @@ const MEANWHILE: [(StageKind, StagePlan); 3] =
 /// Decides what comes next. Pure and total; never acts on a node that did not answer in this observation.
 ///
 /// Lowered settings go back when forming is over, and before anything else where clients could write beside them or
-/// where nodes, too slow for a short timeout, lose sight of each other.
+/// where nodes, too slow for a short timeout, lose sight of each other; the timeouts alone where that is so before all is
+/// done.
 pub fn plan(observation: &Observation, desired: &DesiredTopology, policy: &Policy) -> Decision {
     let membership = Membership::of(observation, &desired.cluster);
     let decision = form(observation, &membership, desired, policy);
     let over = matches!(decision, Decision::Converged(_) | Decision::Refuse(_));
     match restore::stage(&membership) {
         Some(stage) if over || takes_writes(&membership) || flaps(&membership, &decision) => Decision::Act(stage),
-        _ => decision,
+        _ => hurry::relief(&membership, desired).map_or(decision, Decision::Act),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Blocker;
 use super::slots::receivers;
-use crate::topology::membership::{Member, Membership};
+use crate::topology::membership::{Label, Member, Membership};
 use crate::topology::node::NodeEntry;
 
 /// What is still in the way, gravest first.
@@ -17,7 +17,23 @@ pub(super) fn blockers(membership: &Membership<'_>) -> Vec<Blocker> {
     let receivers = receivers(membership);
     let arriving = members.iter().filter(|member| receivers.contains(&member.id()));
     let arriving = arriving.map(|member| Blocker::Arriving(member.label()));
-    arriving.chain(unready).chain(members.iter().flat_map(|from| differences(from, membership))).collect()
+    let differences = members.iter().flat_map(|from| differences(from, membership));
+    arriving.chain(unready).chain(differences).chain(members.iter().flat_map(met_in_vain)).collect()
+}
+
+/// Whom a lowered node still tries to meet: it gives that up within the lowered timeout, and is not to go on under the
+/// usual one, as somebody else's may come to answer there.
+fn met_in_vain<'a>(from: &'a Member<'_>) -> impl Iterator<Item = Blocker> + 'a {
+    let forming = from.mark.as_ref().and_then(|mark| mark.forming);
+    let is_lowered = forming.is_some_and(|own| from.report.settings.node_timeout < own.node_timeout);
+    let meeting = from.report.view.others().filter(move |entry| is_lowered && entry.flags.handshake);
+    meeting.filter_map(|entry| Some(Blocker::Unlinked(from.label(), Label::of(entry)?)))
+}
+
+/// Who has no link to whom, and who cannot reach whom.
+pub(super) fn broken_links(membership: &Membership<'_>) -> Vec<Blocker> {
+    let is_broken = |blocker: &Blocker| matches!(blocker, Blocker::Unlinked(..) | Blocker::Suspects(..));
+    membership.members.iter().flat_map(|from| differences(from, membership)).filter(is_broken).collect()
 }
 
 /// How one node's view of the others differs from what they say of themselves, in the order of the members.

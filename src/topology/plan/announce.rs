@@ -1,15 +1,13 @@
 //! Marking our nodes, and lowering settings while the whole cluster is empty.
 //!
-//! A primary that saw itself without a majority stays at fail for `min(max(cluster-node-timeout, 500 ms), 5 s)` after
-//! the last time it did (`clusterUpdateState` in `cluster_legacy.c`), and an empty cluster counts as one. So the timeout
-//! is lowered before slots are given. Until it is put back, `min-replicas-to-write` lets no client write, so no first byte
-//! of user data comes to live under a lowered timeout, also when we die. Without its sync delay a primary serves its
-//! replicas at once.
+//! Until they are put back, `min-replicas-to-write` lets no client write, so no first byte of user data comes to live
+//! under a lowered timeout, also when we die. Without its sync delay a primary serves its replicas at once.
 
 use std::time::Duration;
 
+use super::meet::takes_long;
 use super::restore::originals;
-use super::{Deed, Step};
+use super::{Deed, Step, hurry};
 use crate::topology::desired::{DesiredTopology, Policy};
 use crate::topology::identity::{Mark, Settings};
 use crate::topology::membership::{Member, Membership};
@@ -43,11 +41,9 @@ pub(super) fn is_empty(membership: &Membership<'_>) -> bool {
 }
 
 fn lowered(member: &Member<'_>, members: usize) -> Settings {
-    // A small machine cannot keep all the links of a large cluster alive at half a second.
-    let shortest = match members {
-        0..=32 => Duration::from_millis(500),
-        33..=64 => Duration::from_secs(1),
-        _ => Duration::from_secs(2),
+    let shortest = match takes_long(members) {
+        true => Duration::from_secs(5),
+        false => hurry::timeout(members),
     };
     Settings {
         node_timeout: member.report.settings.node_timeout.min(shortest),

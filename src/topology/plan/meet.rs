@@ -3,6 +3,11 @@
 //! In a small cluster everybody meets everybody: a handshake takes up to a tenth of a second, gossip takes longer. In a
 //! large one that would be thousands of handshakes, so each meets the nodes 1, 2, 4, 8 … places further round a ring,
 //! and gossip does the rest.
+//!
+//! Where one run acts on all nodes, of two only the earlier meets the later, which then opens a link of its own, and hears
+//! from others where that goes wrong. Met from both sides, many are named by gossip before their handshake is over and
+//! are connected to anew: over TLS, where handshakes are what takes the time, that is twice the work. Among a few nodes
+//! it is little, and all know each other sooner.
 
 use std::net::SocketAddr;
 
@@ -13,6 +18,9 @@ use crate::topology::node::{Endpoint, NodeEntry};
 
 /// Up to this many nodes everybody meets everybody.
 const FULL_MESH: usize = 64;
+
+/// Up to this many nodes the handshakes are nothing.
+const FEW: usize = 8;
 
 /// What one node knows of another.
 enum Acquaintance {
@@ -26,8 +34,8 @@ enum Acquaintance {
     Unknown,
 }
 
-pub(super) fn plan(membership: &Membership<'_>, _: &DesiredTopology, _: &Policy) -> Step {
-    let actions = introductions(membership);
+pub(super) fn plan(membership: &Membership<'_>, _: &DesiredTopology, policy: &Policy) -> Step {
+    let actions = introductions(membership, policy);
     let Some(first) = membership.members.first() else {
         return Step::Done;
     };
@@ -70,13 +78,20 @@ pub(super) fn rejoin(membership: &Membership<'_>) -> Vec<Action> {
     actions
 }
 
+/// Whether so many nodes meet so many that handshakes keep machines busy.
+pub(super) fn takes_long(members: usize) -> bool {
+    (FEW + 1..=FULL_MESH).contains(&members)
+}
+
 /// The meetings of nodes that do not know each other. Those that have moved have met by then.
-fn introductions(membership: &Membership<'_>) -> Vec<Action> {
+fn introductions(membership: &Membership<'_>, policy: &Policy) -> Vec<Action> {
     let members = &membership.members;
+    let is_one_sided = policy.hurry && takes_long(members.len());
     let mut actions = Vec::new();
     for (place, from) in members.iter().enumerate() {
         for (other, to) in members.iter().enumerate() {
-            let is_pair = place != other && is_paired(place, other, members.len());
+            let is_left_to_other = is_one_sided && place > other;
+            let is_pair = place != other && !is_left_to_other && is_paired(place, other, members.len());
             if is_pair && matches!(acquaintance(from, to), Acquaintance::Unknown) {
                 actions.push(meeting(from, to));
             }

@@ -1,6 +1,6 @@
 //! Putting lowered settings back: as soon as forming is over, has failed, or is given up.
 
-use super::{Deed, Stage, StageKind};
+use super::{Action, Deed, Stage, StageKind};
 use crate::topology::desired::DesiredTopology;
 use crate::topology::identity::{Mark, Settings};
 use crate::topology::membership::{Member, Membership};
@@ -13,12 +13,9 @@ pub fn restore(observation: &Observation, desired: &DesiredTopology) -> Option<S
 
 /// First the timeouts, everywhere; only then may clients write, anywhere.
 pub(super) fn stage(membership: &Membership<'_>) -> Option<Stage> {
-    let lowered = || membership.members.iter().filter_map(|member| Some((member, originals(member, membership)?)));
-    let timeouts = lowered().filter(|(member, settings)| member.report.settings.node_timeout != settings.node_timeout);
-    let mut actions: Vec<_> =
-        timeouts.map(|(member, settings)| member.act(Deed::RestoreTimeout(settings.node_timeout))).collect();
+    let mut actions = timeouts(membership);
     if actions.is_empty() {
-        let rest = lowered().map(|(member, settings)| {
+        let rest = lowered(membership).map(|(member, settings)| {
             let (cluster, pod, site) = (membership.cluster.clone(), member.pod.clone(), member.site());
             let mark = Mark { cluster, pod, forming: None, site };
             member.act(Deed::Restore(mark, settings))
@@ -26,6 +23,18 @@ pub(super) fn stage(membership: &Membership<'_>) -> Option<Stage> {
         actions.extend(rest);
     }
     (!actions.is_empty()).then_some(Stage { kind: StageKind::Restore, actions })
+}
+
+/// What puts the timeouts back, and nothing else.
+pub(super) fn timeouts(membership: &Membership<'_>) -> Vec<Action> {
+    lowered(membership)
+        .filter(|(member, settings)| member.report.settings.node_timeout != settings.node_timeout)
+        .map(|(member, settings)| member.act(Deed::RestoreTimeout(settings.node_timeout)))
+        .collect()
+}
+
+fn lowered<'m, 'a>(membership: &'m Membership<'a>) -> impl Iterator<Item = (&'m Member<'a>, Settings)> {
+    membership.members.iter().filter_map(|member| Some((member, originals(member, membership)?)))
 }
 
 /// The settings that a lowered node is to have again: as its mark says. Two runs that cross may leave a node lowered

@@ -30,6 +30,10 @@ pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, _: &P
         (!ranges.is_empty()).then_some(((*primary)?, ranges))
     });
     let given: Vec<_> = given.collect();
+    let unheard: Vec<_> = given.iter().filter_map(|(member, _)| unheard(member, membership)).collect();
+    if !unheard.is_empty() {
+        return Step::Wait(unheard);
+    }
     // Where slots were owned before, whoever gets some now must be above all who ever claimed them.
     let highest = highest_epoch(membership);
     let low = given.iter().filter(|(member, _)| is_free(member) && member.report.myself().config_epoch < highest);
@@ -38,6 +42,14 @@ pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, _: &P
         true => Step::act(given.into_iter().map(|(member, ranges)| member.act(Deed::AddSlots(ranges))).collect()),
         false => Step::Act(bumps),
     }
+}
+
+/// An owner that nobody knows would be taken for what is left of another time.
+fn unheard(member: &Member<'_>, membership: &Membership<'_>) -> Option<Blocker> {
+    let mut others = membership.members.iter().filter(|other| other.id() != member.id());
+    let first = others.clone().next()?;
+    let is_known = others.any(|other| other.report.view.get(member.id()).is_some());
+    (!is_known).then(|| Blocker::Unlinked(first.label(), member.label()))
 }
 
 /// Whether every slot has one owner that answers and says ok.
