@@ -114,14 +114,13 @@ fn form(
             Step::Wait(blockers) => return Decision::Wait(blockers),
         }
     }
-    match agree::blockers(membership) {
+    let differences = agree::differences(membership);
+    let news = news::plan(membership, &differences);
+    if !news.is_empty() {
+        return Decision::Act(Stage { kind: StageKind::Epochs, actions: news });
+    }
+    match agree::blockers(membership, differences) {
         blockers if blockers.is_empty() => Decision::Converged(desired.shape),
-        blockers if blockers.iter().any(|blocker| matches!(blocker, Blocker::Outdated(..))) => {
-            match news::plan(membership) {
-                actions if actions.is_empty() => Decision::Wait(blockers),
-                actions => Decision::Act(Stage { kind: StageKind::Epochs, actions }),
-            }
-        }
         blockers => Decision::Wait(blockers),
     }
 }

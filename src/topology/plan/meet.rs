@@ -27,6 +27,9 @@ enum Acquaintance {
 }
 
 pub(super) fn plan(membership: &Membership<'_>, _: &DesiredTopology, _: &Policy) -> Step {
+    if membership.islands.are_acquainted() {
+        return Step::Done;
+    }
     let actions = introductions(membership);
     let Some(first) = membership.members.first() else {
         return Step::Done;
@@ -62,7 +65,8 @@ pub(super) fn rejoin(membership: &Membership<'_>) -> Vec<Action> {
             .filter(|(_, to)| matches!(acquaintance(from, to), Acquaintance::Moved))
             .collect();
         moved.sort_by_key(|(other, _)| {
-            (!is_paired(place, *other, members.len()), distance(place, *other, members.len()))
+            let distance = distance(place, *other, members.len());
+            (!is_step(distance, members.len()), distance)
         });
         let most = if members.len() <= FULL_MESH { FULL_MESH } else { AT_ONCE };
         actions.extend(moved.into_iter().take(most).map(|(_, to)| meeting(from, to)));
@@ -73,14 +77,14 @@ pub(super) fn rejoin(membership: &Membership<'_>) -> Vec<Action> {
 /// The meetings of nodes that do not know each other. Those that have moved have met by then.
 fn introductions(membership: &Membership<'_>) -> Vec<Action> {
     let members = &membership.members;
+    let steps: Vec<usize> = (1..members.len()).filter(|step| is_step(*step, members.len())).collect();
     let mut actions = Vec::new();
     for (place, from) in members.iter().enumerate() {
-        for (other, to) in members.iter().enumerate() {
-            let is_pair = place != other && is_paired(place, other, members.len());
-            if is_pair && matches!(acquaintance(from, to), Acquaintance::Unknown) {
-                actions.push(meeting(from, to));
-            }
-        }
+        let mut met: Vec<usize> = steps.iter().map(|step| (place + step) % members.len()).collect();
+        met.sort_unstable();
+        let met = met.into_iter().filter_map(|other| members.get(other));
+        let unknown = met.filter(|to| matches!(acquaintance(from, to), Acquaintance::Unknown));
+        actions.extend(unknown.map(|to| meeting(from, to)));
     }
     actions
 }
@@ -95,8 +99,9 @@ fn distance(from: usize, to: usize, count: usize) -> usize {
     (to + count - from) % count
 }
 
-fn is_paired(from: usize, to: usize, count: usize) -> bool {
-    count <= FULL_MESH || distance(from, to, count).is_power_of_two()
+/// Whether each meets who is so many places further.
+fn is_step(distance: usize, count: usize) -> bool {
+    count <= FULL_MESH || distance.is_power_of_two()
 }
 
 fn acquaintance(from: &Member<'_>, to: &Member<'_>) -> Acquaintance {

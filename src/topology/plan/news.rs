@@ -7,19 +7,31 @@
 
 use std::collections::BTreeMap;
 
+use super::agree::Differences;
 use super::slots::{contested, owns_slots};
-use super::{Action, Deed};
+use super::{Action, Blocker, Deed};
 use crate::topology::membership::{Member, Membership};
-use crate::topology::slot::SlotSet;
+use crate::topology::node::NodeEntry;
+use crate::topology::observation::View;
+use crate::topology::slot::SlotRange;
 
-pub(super) fn plan(membership: &Membership<'_>) -> Vec<Action> {
-    if contested(membership).is_some() {
+/// A line that gives other slots to a member than it claims.
+struct Wrong<'m> {
+    view: &'m View,
+    line: &'m NodeEntry,
+    claims: &'m [SlotRange],
+}
+
+pub(super) fn plan(membership: &Membership<'_>, differences: &Differences<'_, '_>) -> Vec<Action> {
+    let is_outdated = differences.iter().any(|(_, _, blocker)| matches!(blocker, Blocker::Outdated(..)));
+    if !is_outdated || contested(membership).is_some() {
         return Vec::new();
     }
     let members = &membership.members;
     let highest = members.iter().map(|member| member.report.cluster.current_epoch).max().unwrap_or_default();
     let owners = || members.iter().filter(|member| owns_slots(member));
-    let unheard = owners().filter(|owner| members.iter().any(|from| is_unheard(owner, from, membership)));
+    let wrong: Vec<Wrong<'_>> = differences.iter().filter_map(|(from, about, _)| wrong(from, about)).collect();
+    let unheard = owners().filter(|owner| wrong.iter().any(|wrong| is_unheard(owner, wrong)));
     let raised = unheard.filter_map(|owner| {
         // The server gives none to who has the highest: then another one gets it first.
         let is_highest = owner.report.myself().config_epoch >= highest;
@@ -30,19 +42,24 @@ pub(super) fn plan(membership: &Membership<'_>) -> Vec<Action> {
     raised.into_values().map(|member| member.act(Deed::BumpEpoch)).collect()
 }
 
-/// Whether somebody hears the owner and yet takes its slots for those of a node that does not claim them, and will not
-/// learn better.
-fn is_unheard(owner: &Member<'_>, from: &Member<'_>, membership: &Membership<'_>) -> bool {
+/// Whether somebody hears the owner and yet takes its slots for those of another one that does not claim them, and will
+/// not learn better.
+fn is_unheard(owner: &Member<'_>, wrong: &Wrong<'_>) -> bool {
     let own = owner.report.myself();
-    let slots = own.slot_set();
-    let view = &from.report.view;
-    let hears = view.get(owner.id()).is_some_and(|entry| entry.connected && !entry.is_lost());
-    let overlaps = |other: &SlotSet| !other.and(&slots).is_empty();
-    hears
-        && view.others().filter(|entry| entry.id != owner.id()).any(|entry| {
-            let claims = |other: &Member<'_>| overlaps(&other.report.myself().slot_set());
-            entry.config_epoch >= own.config_epoch
-                && overlaps(&entry.slot_set())
-                && membership.get(entry.id).is_some_and(|other| !claims(other))
-        })
+    let hears = || wrong.view.get(own.id).is_some_and(|entry| !entry.is_lost());
+    wrong.line.id != own.id
+        && wrong.line.config_epoch >= own.config_epoch
+        && overlap(&wrong.line.slots, &own.slots)
+        && !overlap(wrong.claims, &own.slots)
+        && hears()
+}
+
+fn wrong<'m>(from: &Member<'m>, about: &Member<'m>) -> Option<Wrong<'m>> {
+    let (view, claims) = (&from.report.view, &about.report.myself().slots);
+    let line = view.get(about.id()).filter(|line| line.slots != *claims)?;
+    Some(Wrong { view, line, claims })
+}
+
+fn overlap(one: &[SlotRange], other: &[SlotRange]) -> bool {
+    one.iter().any(|one| other.iter().any(|other| one.first() <= other.last() && other.first() <= one.last()))
 }

@@ -104,7 +104,7 @@ impl Ground {
 
     /// How a node is told to people: by its pod where it is a primary.
     pub fn label(&self, id: NodeId) -> String {
-        self.get(id).map_or_else(|| id.short().to_owned(), |primary| primary.label.to_string())
+        self.get(id).map_or_else(|| id.short(), |primary| primary.label.to_string())
     }
 
     fn covered(&self, members: &[Member<'_>]) -> Result<(), Refused> {
@@ -169,7 +169,7 @@ pub(super) fn unclaimed_imports(primary: &Primary, members: &[Member<'_>]) -> Sl
 pub(super) fn is_called(label: &Label, id: NodeId, name: &str) -> bool {
     label.pod.as_ref().is_some_and(|pod| pod.as_str() == name)
         || label.address.to_string() == name
-        || id.as_str() == name
+        || id.to_string() == name
 }
 
 /// Whether a node has slots, or is known by all that have.

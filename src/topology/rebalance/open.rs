@@ -82,7 +82,7 @@ pub fn mend(ground: &Ground, membership: &Membership<'_>, counts: &Counts) -> Re
                     mends.insert(Mend::Finish { slot, from: primary.id, to: target.id });
                 }
                 None => {
-                    let gone = to.short().to_owned();
+                    let gone = to.short();
                     return Err(Refused::Stranded { slot, owner: primary.label.clone(), gone });
                 }
             }
