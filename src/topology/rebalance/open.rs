@@ -88,9 +88,10 @@ pub fn mend(ground: &Ground, membership: &Membership<'_>, counts: &Counts) -> Re
             }
         }
     }
+    let opinions = membership.opinions();
     let mut taken: BTreeMap<Slot, NodeId> = BTreeMap::new();
     for primary in &ground.primaries {
-        let orphans = unclaimed_imports(primary, &membership.members);
+        let orphans = unclaimed_imports(primary, &opinions);
         for (slot, _) in imports(primary) {
             if sent.get(&slot) == Some(&primary.id) {
                 continue;
