@@ -361,7 +361,7 @@ fn primaries_get_higher_epochs_than_those_that_will_copy_them() {
     }
     let stage = stage(decide(&observation, 3, 1, false));
     let epoch = |node: usize| {
-        let action = stage.actions.iter().find(|action| action.on.as_str() == id(node)).unwrap();
+        let action = stage.actions.iter().find(|action| action.on.to_string() == id(node)).unwrap();
         if let Deed::SetEpoch(epoch) = action.deed { epoch } else { panic!("{action}") }
     };
     assert!((0..3).map(epoch).min() > (3..6).map(epoch).max(), "{stage}");

@@ -184,7 +184,7 @@ fn table(report: &Health) -> String {
     let rows = report.nodes.iter().map(|node| {
         [
             node.shard.map_or_else(dash, |shard| shard.to_string()),
-            node.pod.as_ref().map_or_else(|| node.id.short().to_owned(), ToString::to_string),
+            node.pod.as_ref().map_or_else(|| node.id.short(), ToString::to_string),
             node.address.to_string(),
             node.role.to_string(),
             node.slots.to_string(),

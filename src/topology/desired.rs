@@ -7,6 +7,7 @@ use std::num::NonZeroU16;
 use super::identity::ClusterId;
 use super::membership::{Member, Membership};
 use super::node::{NodeEntry, NodeId, Role};
+use super::observation::View;
 use super::plan::receivers;
 use super::slot::SlotSet;
 
@@ -49,9 +50,9 @@ impl Shape {
     /// built on it.
     pub fn whole(membership: &Membership<'_>) -> Option<Self> {
         let claimed: SlotSet = membership.members.iter().flat_map(|member| &member.report.myself().slots).collect();
-        let lines = membership.members.iter().flat_map(|member| member.report.view.entries());
+        let owners = membership.members.iter().flat_map(|member| member.report.view.owners());
         let is_whole =
-            claimed == SlotSet::ALL || lines.flat_map(|entry| &entry.slots).collect::<SlotSet>() == SlotSet::ALL;
+            claimed == SlotSet::ALL || owners.flat_map(|entry| &entry.slots).collect::<SlotSet>() == SlotSet::ALL;
         Self::standing(membership).filter(|_| is_whole)
     }
 
@@ -72,14 +73,14 @@ impl Shape {
                 Role::Replica(_) => {}
             }
         }
-        let lines = membership.members.iter().flat_map(|member| member.report.view.entries());
+        let owners = membership.opinions().into_iter().flat_map(View::owners);
         let is_claimed = |entry: &NodeEntry| {
             membership.get(entry.id).is_some_and(|member| member.report.myself().slots == entry.slots)
         };
         let is_missed = |entry: &&NodeEntry| {
-            entry.owns_slots() && !is_claimed(entry) && !entry.slot_set().without(&claimed).is_empty()
+            entry.role.is_primary() && !is_claimed(entry) && !entry.slot_set().without(&claimed).is_empty()
         };
-        let missed: BTreeSet<NodeId> = lines.filter(is_missed).map(|entry| entry.id).collect();
+        let missed: BTreeSet<NodeId> = owners.filter(is_missed).map(|entry| entry.id).collect();
         let shards = NonZeroU16::new(u16::try_from(primaries + missed.len()).ok()?.max(1))?;
         let (present, per_shard) = (membership.members.len(), usize::from(shards.get()));
         let nodes = present + membership.absent.len().saturating_sub(unplaced);

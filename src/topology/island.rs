@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::node::NodeId;
-use super::observation::NodeReport;
+use super::observation::{NodeReport, View, alike};
 
 /// Which nodes belong together.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub struct Islands {
     others: BTreeMap<NodeId, usize>,
     /// Each place's way towards the place that stands for its island.
     parents: Vec<usize>,
+    /// Whether every reporter knows every other.
+    acquainted: bool,
 }
 
 impl Islands {
@@ -28,14 +30,23 @@ impl Islands {
         reports.dedup_by_key(|report| report.id());
         let reporters: Vec<NodeId> = reports.iter().map(|report| report.id()).collect();
         let parents = (0..reporters.len()).collect();
-        let mut islands = Self { reporters, others: BTreeMap::new(), parents };
-        for (from, report) in reports.into_iter().enumerate() {
+        let mut islands = Self { reporters, others: BTreeMap::new(), parents, acquainted: true };
+        let mut heard: Vec<(&View, usize)> = Vec::new();
+        for (from, view) in reports.into_iter().map(|report| &report.view).enumerate() {
+            if let Some(other) = alike(&heard, |other| other.knows_the_same(view)) {
+                islands.join(from, *other);
+                continue;
+            }
+            heard.push((view, from));
             let reporters = std::mem::take(&mut islands.reporters);
-            for (entry, place) in report.view.beside(&reporters, |id| *id) {
+            let mut known = 0;
+            for (entry, place) in view.beside(&reporters, |id| *id) {
+                known += usize::from(place.is_some());
                 // Only who is not found there may be somebody whose id is not proven.
                 let to = place.or_else(|| entry.is_known().then(|| islands.hearsay(entry.id)));
                 to.into_iter().for_each(|to| islands.join(from, to));
             }
+            islands.acquainted &= known == reporters.len() && view.has_met();
             islands.reporters = reporters;
         }
         islands
@@ -55,6 +66,11 @@ impl Islands {
     /// Whether both are on one island.
     pub fn together(&self, a: NodeId, b: NodeId) -> bool {
         self.root(a) == self.root(b)
+    }
+
+    /// Whether everybody who gave a report knows everybody else who did.
+    pub fn are_acquainted(&self) -> bool {
+        self.acquainted
     }
 
     /// Everybody who gave no report and is known by somebody who did, ascending.
@@ -81,6 +97,9 @@ impl Islands {
 
     /// The lower place stands for both: a reporter's, where there is one.
     fn join(&mut self, a: usize, b: usize) {
+        if self.parents.get(a) == self.parents.get(b) {
+            return;
+        }
         let (a_top, b_top) = (self.top(a), self.top(b));
         let (low, high) = (a_top.min(b_top), a_top.max(b_top));
         for place in [a, b, high] {

@@ -13,7 +13,7 @@ use super::absent::{Absent, absent};
 use super::identity::{ClusterId, Mark, PodName, Site};
 use super::island::Islands;
 use super::node::{NodeEntry, NodeId};
-use super::observation::{NodeReport, Observation, Peer, Silence};
+use super::observation::{NodeReport, Observation, Peer, Silence, View, alike};
 
 /// Everybody that was asked, sorted out.
 #[derive(Clone, Debug)]
@@ -142,8 +142,9 @@ impl<'a> Membership<'a> {
         membership.silent = observation
             .peers
             .iter()
-            .filter(|peer| peer.pod.as_ref().is_none_or(|pod| !membership.has(pod)))
-            .filter_map(|peer| peer.answer.as_ref().err().map(|why| (peer.label(), why)))
+            .filter_map(|peer| Some((peer, peer.answer.as_ref().err()?)))
+            .filter(|(peer, _)| peer.pod.as_ref().is_none_or(|pod| !membership.has(pod)))
+            .map(|(peer, why)| (peer.label(), why))
             .collect();
         membership
     }
@@ -183,11 +184,22 @@ impl<'a> Membership<'a> {
         self.by_id.get(found).map(|(_, place)| *place)
     }
 
-    /// Each line of a member's view, beside the place among the members of whom it is about.
-    pub fn view_of<'m>(&'m self, member: &Member<'m>) -> impl Iterator<Item = (&'m NodeEntry, Option<usize>)> {
-        let by_id = &self.by_id;
-        let lines = member.report.view.beside(by_id, |(id, _)| *id);
-        lines.map(|(entry, found)| (entry, found.and_then(|found| by_id.get(found)).map(|(_, place)| *place)))
+    /// The views of the members in their order, but for most that say the same as a later one.
+    pub fn opinions(&self) -> Vec<&'a View> {
+        let mut heard: Vec<(&View, ())> = Vec::new();
+        for member in self.members.iter().rev() {
+            let view = &member.report.view;
+            if alike(&heard, |other| other.says_the_same(view)).is_none() {
+                heard.push((view, ()));
+            }
+        }
+        heard.into_iter().rev().map(|(view, ())| view).collect()
+    }
+
+    /// Each line about a member in a view, beside its place among the members.
+    pub fn beside<'m>(&'m self, view: &'m View) -> impl Iterator<Item = (&'m NodeEntry, usize)> {
+        let lines = view.beside(&self.by_id, |(id, _)| *id);
+        lines.filter_map(|(entry, found)| Some((entry, self.by_id.get(found?)?.1)))
     }
 }
 

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use super::slot::{Slot, SlotRange, SlotSet};
 
-/// The 40 hexadecimal digits that name a node for life (`CLUSTER_NAMELEN` in the server's `cluster.h`).
+/// The 40 hexadecimal digits that name a node for life (`CLUSTER_NAMELEN` in the server's `cluster.h`): as numbers of 16,
+/// 16 and 8 of them, which compare quicker than text does.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId([u8; NodeId::LENGTH]);
+pub struct NodeId(u64, u64, u32);
 
 /// Where a node answers: clients at `port`, the cluster bus at `bus_port`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,18 +91,16 @@ impl NodeId {
 
     /// Reads an id: exactly 40 lower-case hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
-        let bytes: [u8; Self::LENGTH] = text.as_bytes().try_into().ok()?;
-        bytes.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')).then_some(Self(bytes))
-    }
-
-    /// All 40 digits.
-    pub fn as_str(&self) -> &str {
-        str::from_utf8(&self.0).unwrap_or_default()
+        let is_id = text.len() == Self::LENGTH && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let (high, rest) = text.split_at_checked(16).filter(|_| is_id)?;
+        let (middle, low) = rest.split_at_checked(16)?;
+        let long = |digits| u64::from_str_radix(digits, 16).ok();
+        Some(Self(long(high)?, long(middle)?, u32::from_str_radix(low, 16).ok()?))
     }
 
     /// The first eight digits: enough for a person.
-    pub fn short(&self) -> &str {
-        self.as_str().get(..8).unwrap_or_default()
+    pub fn short(&self) -> String {
+        format!("{:08x}", self.0 >> 32)
     }
 }
 
@@ -159,13 +158,13 @@ impl Role {
 
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        write!(f, "{:016x}{:016x}{:08x}", self.0, self.1, self.2)
     }
 }
 
 impl fmt::Debug for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.short())
+        f.write_str(&self.short())
     }
 }
 

@@ -1,14 +1,14 @@
 //! What was seen in one round: every address that was asked, and what answered there.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::identity::{Mark, PodName, Settings};
-use super::node::{NodeEntry, NodeId};
+use super::node::{NodeEntry, NodeId, Role};
 use super::parse::{ClusterInfo, Replication};
+use super::slot::SlotRange;
 use super::version::Version;
 
 /// One round of asking everybody.
@@ -66,10 +66,23 @@ pub struct View {
     myself: NodeEntry,
     /// Ascending by id, so that a lookup is quick and the order does not depend on the server's.
     entries: Vec<NodeEntry>,
-    /// Their ids: a thousand nodes have a million lines between them, and most questions are whose they are.
-    ids: Vec<NodeId>,
     /// The places of those that the observer cannot talk to.
     lost: Vec<usize>,
+    gist: Gist,
+}
+
+/// What a view says of everybody: among a thousand nodes there are a million lines, and hardly any two views that say
+/// different things.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Gist {
+    /// Who there is, ascending.
+    ids: Vec<NodeId>,
+    /// The places of those in handshake.
+    meeting: Vec<usize>,
+    /// What each is.
+    roles: Vec<Role>,
+    /// The slots, beside the place of who owns them.
+    slots: Vec<(usize, SlotRange)>,
 }
 
 /// Why an address gave no report.
@@ -122,9 +135,20 @@ impl View {
             return None;
         }
         let myself = entries.iter().find(|entry| entry.flags.myself && entry.is_known())?.clone();
-        let lost = entries.iter().enumerate().filter(|(_, entry)| entry.is_known() && entry.is_lost());
-        let lost = lost.map(|(place, _)| place).collect();
-        Some(Self { myself, entries, ids, lost })
+        let places = |is: fn(&NodeEntry) -> bool| {
+            entries.iter().enumerate().filter(|(_, entry)| is(entry)).map(|(place, _)| place).collect()
+        };
+        let lost = places(|entry| entry.is_known() && entry.is_lost());
+        let gist = Gist {
+            ids,
+            meeting: places(|entry| !entry.is_known()),
+            roles: entries.iter().map(|entry| entry.role).collect(),
+            slots: (0..)
+                .zip(&entries)
+                .flat_map(|(place, entry)| entry.slots.iter().map(move |range| (place, *range)))
+                .collect(),
+        };
+        Some(Self { myself, entries, lost, gist })
     }
 
     /// The observer's own line.
@@ -139,7 +163,7 @@ impl View {
 
     /// The node of this id; a node in handshake has no id yet and is not found.
     pub fn get(&self, id: NodeId) -> Option<&NodeEntry> {
-        let place = self.ids.binary_search(&id).ok()?;
+        let place = self.gist.ids.binary_search(&id).ok()?;
         self.entries.get(place).filter(|entry| entry.is_known())
     }
 
@@ -149,22 +173,42 @@ impl View {
         listed: &'v [T],
         id: impl Fn(&T) -> NodeId + 'v,
     ) -> impl Iterator<Item = (&'v NodeEntry, Option<usize>)> {
-        let mut place = 0;
-        self.entries.iter().zip(&self.ids).map(move |(entry, own)| {
-            while let Some(next) = listed.get(place) {
-                match id(next).cmp(own) {
-                    Ordering::Less => place += 1,
-                    Ordering::Equal => return (entry, Some(place)),
-                    Ordering::Greater => break,
-                }
-            }
-            (entry, None)
+        let mut listed = listed.iter().enumerate().peekable();
+        self.entries.iter().zip(&self.gist.ids).map(move |(entry, own)| {
+            while listed.next_if(|(_, next)| id(next) < *own).is_some() {}
+            (entry, listed.next_if(|(_, next)| id(next) == *own).map(|(place, _)| place))
         })
+    }
+
+    /// Whether both observers know the same nodes.
+    pub fn knows_the_same(&self, other: &Self) -> bool {
+        self.gist.ids == other.gist.ids && self.gist.meeting == other.gist.meeting
+    }
+
+    /// Whether both observers also say the same of each: what it is and what it owns.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.gist == other.gist
+    }
+
+    /// Whether it is in handshake with nobody.
+    pub fn has_met(&self) -> bool {
+        self.gist.meeting.is_empty()
     }
 
     /// Everybody whose id is proven and whom the observer cannot talk to, ascending by id.
     pub fn lost(&self) -> impl Iterator<Item = &NodeEntry> {
         self.lost.iter().filter_map(|place| self.entries.get(*place))
+    }
+
+    /// Whether the observer takes this node for dead, alone or with others.
+    pub fn suspects(&self, id: NodeId) -> bool {
+        self.lost().any(|entry| entry.id == id && (entry.flags.suspected || entry.flags.failed))
+    }
+
+    /// Everybody with slots, ascending by id.
+    pub fn owners(&self) -> impl Iterator<Item = &NodeEntry> {
+        let owners = self.gist.slots.chunk_by(|(one, _), (next, _)| one == next);
+        owners.filter_map(|slots| self.entries.get(slots.first()?.0))
     }
 
     /// Everybody but the observer whose id is proven.
@@ -174,10 +218,15 @@ impl View {
 
     /// Whether a handshake with this address is under way.
     pub fn is_meeting(&self, address: SocketAddr) -> bool {
-        self.entries
-            .iter()
-            .any(|entry| entry.flags.handshake && entry.ip == Some(address.ip()) && entry.port == address.port())
+        let mut met = self.gist.meeting.iter().filter_map(|place| self.entries.get(*place));
+        met.any(|entry| entry.ip == Some(address.ip()) && entry.port == address.port())
     }
+}
+
+/// What is noted beside a view like this one, if one of the last few is.
+pub(super) fn alike<'h, T>(heard: &'h [(&View, T)], is_like: impl Fn(&View) -> bool) -> Option<&'h T> {
+    const FEW: usize = 3;
+    heard.iter().rev().take(FEW).find(|(view, _)| is_like(view)).map(|(_, noted)| noted)
 }
 
 impl fmt::Display for Silence {

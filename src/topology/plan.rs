@@ -117,14 +117,15 @@ fn form(
             Step::Wait(blockers) => return Decision::Wait(blockers),
         }
     }
-    match agree::blockers(membership) {
-        blockers if blockers.is_empty() => Decision::Converged(desired.shape),
-        blockers if blockers.iter().any(|blocker| matches!(blocker, Blocker::Outdated(..))) => {
-            match outrank::plan(membership) {
-                actions if actions.is_empty() => Decision::Wait(blockers),
-                actions => Decision::Act(Stage { kind: StageKind::Outrank, actions }),
-            }
+    let differences = agree::differences(membership);
+    if differences.iter().any(|(_, _, blocker)| matches!(blocker, Blocker::Outdated(..))) {
+        let actions = outrank::plan(membership);
+        if !actions.is_empty() {
+            return Decision::Act(Stage { kind: StageKind::Outrank, actions });
         }
+    }
+    match agree::blockers(membership, differences) {
+        blockers if blockers.is_empty() => Decision::Converged(desired.shape),
         blockers => Decision::Wait(blockers),
     }
 }

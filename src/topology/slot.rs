@@ -145,7 +145,9 @@ impl SlotSet {
 
     /// The slots, ascending.
     pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
-        (0..SLOT_COUNT).map(Slot).filter(|slot| self.contains(*slot))
+        let bits = |word: u64| (0..64).filter(move |bit| word >> bit & 1 == 1);
+        let words = (0..).step_by(64).zip(&self.words).filter(|(_, word)| **word != 0);
+        words.flat_map(move |(first, word)| bits(*word).map(move |bit| Slot(first + bit)))
     }
 
     fn combine(&self, other: &Self, both: impl Fn(u64, u64) -> u64) -> Self {

@@ -55,9 +55,9 @@ fn command(deed: &Deed) -> Cmd {
             }
             &mut command
         }
-        Deed::Replicate(primary) => command.arg("REPLICATE").arg(primary.as_str()),
+        Deed::Replicate(primary) => command.arg("REPLICATE").arg(primary.to_string()),
         Deed::BumpEpoch => command.arg("BUMPEPOCH"),
-        Deed::Forget(id) => command.arg("FORGET").arg(id.as_str()),
+        Deed::Forget(id) => command.arg("FORGET").arg(id.to_string()),
     };
     command
 }

@@ -249,7 +249,7 @@ impl Mover {
         for range in slots.ranges() {
             command.arg(range.first().number()).arg(range.last().number());
         }
-        command.arg("NODE").arg(target.as_str());
+        command.arg("NODE").arg(target.to_string());
         let answers = self.send([command]).await?;
         answers.into_iter().try_for_each(|answer| answer.map(drop).map_err(|error| failed(&error)))
     }
@@ -324,9 +324,9 @@ fn set_slot(slot: Slot, state: SlotState) -> Cmd {
     let mut command = redis::cmd("CLUSTER");
     command.arg("SETSLOT").arg(slot.number());
     match state {
-        SlotState::Importing(from) => command.arg("IMPORTING").arg(from.as_str()),
-        SlotState::Migrating(to) => command.arg("MIGRATING").arg(to.as_str()),
-        SlotState::Node(owner) => command.arg("NODE").arg(owner.as_str()),
+        SlotState::Importing(from) => command.arg("IMPORTING").arg(from.to_string()),
+        SlotState::Migrating(to) => command.arg("MIGRATING").arg(to.to_string()),
+        SlotState::Node(owner) => command.arg("NODE").arg(owner.to_string()),
         SlotState::Stable => command.arg("STABLE"),
     };
     command

@@ -138,7 +138,7 @@ impl World {
     pub(crate) fn link(&mut self, node: usize, up: bool) {
         let text = lines(0, 0, self.peers.len() + 1);
         let cut = |line: &str| {
-            if !up && line.starts_with(id(node).as_str()) {
+            if !up && line.starts_with(&id(node).to_string()) {
                 line.replace(" connected ", " disconnected ")
             } else {
                 line.to_owned()

@@ -80,14 +80,14 @@ fn line(entry: &NodeEntry) -> String {
     let flags: Vec<&str> = flags.iter().filter(|(_, is)| *is).map(|(name, _)| *name).chain([role]).collect();
     let mut line = format!(
         "{} {}:{}@{},{}{} {} {} 0 0 {} {}",
-        entry.id.as_str(),
+        entry.id,
         entry.ip.map(|ip| ip.to_string()).unwrap_or_default(),
         entry.port,
         entry.bus_port,
         entry.hostname.as_deref().unwrap_or_default(),
         entry.tls_port.map(|port| format!(",tls-port={port}")).unwrap_or_default(),
         flags.join(","),
-        primary.map_or("-".to_owned(), |id| id.as_str().to_owned()),
+        primary.map_or("-".to_owned(), |id| id.to_string()),
         entry.config_epoch,
         if entry.connected { "connected" } else { "disconnected" },
     );
@@ -96,8 +96,8 @@ fn line(entry: &NodeEntry) -> String {
     }
     for moving in &entry.moving {
         match moving {
-            Moving::To(slot, id) => write!(line, " [{}->-{}]", slot.number(), id.as_str()).unwrap(),
-            Moving::From(slot, id) => write!(line, " [{}-<-{}]", slot.number(), id.as_str()).unwrap(),
+            Moving::To(slot, id) => write!(line, " [{}->-{}]", slot.number(), id).unwrap(),
+            Moving::From(slot, id) => write!(line, " [{}-<-{}]", slot.number(), id).unwrap(),
         }
     }
     line + "\n"
@@ -199,7 +199,7 @@ fn names_and_marks() {
             assert_eq!(PodName::new(pod.as_str()), Some(pod));
         }
         if let Some(id) = NodeId::parse(&text) {
-            assert_eq!(NodeId::parse(id.as_str()), Some(id));
+            assert_eq!(NodeId::parse(&id.to_string()), Some(id));
         }
         if let Some(version) = Version::parse(&text) {
             assert_eq!(Version::parse(&version.to_string()), Some(version));

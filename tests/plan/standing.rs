@@ -314,7 +314,7 @@ fn replicas_are_kept_away_from_the_zone_and_the_machine_of_their_primary() {
     let followed = |observation: &Observation| -> Vec<(usize, usize)> {
         let stage = stage(decide(observation, 3, 1, false));
         let primary = |action: &valkeeper::topology::Action| match &action.deed {
-            Deed::Replicate(primary) => (0..3).find(|node| id(*node) == primary.as_str()).unwrap(),
+            Deed::Replicate(primary) => (0..3).find(|node| id(*node) == primary.to_string()).unwrap(),
             other => panic!("{other:?}"),
         };
         (3..6).zip(stage.actions.iter().map(primary)).collect()

@@ -238,7 +238,7 @@ impl<'p> Changeover<'p> {
             }
             None => {
                 let silent = Silence::Unreachable("nobody knows its address".to_owned());
-                Other { name: id.short().to_string(), standing: Err(silent) }
+                Other { name: id.short(), standing: Err(silent) }
             }
         });
         others.collect()

@@ -181,14 +181,11 @@ pub(super) fn differences(nodes: &[NodeHealth], shape: Shape) -> Vec<Finding> {
 
 /// Whom members cannot reach.
 pub(super) fn views(membership: &Membership<'_>) -> Vec<Finding> {
-    let members = &membership.members;
     let mut suspects: BTreeMap<Label, Vec<Label>> = BTreeMap::new();
-    for from in members {
-        for to in members {
-            let cut = from.report.view.get(to.id()).is_some_and(|entry| entry.flags.suspected || entry.flags.failed);
-            if cut {
-                suspects.entry(to.label()).or_default().push(from.label());
-            }
+    for from in &membership.members {
+        let cut = from.report.view.lost().filter(|entry| entry.flags.suspected || entry.flags.failed);
+        for to in cut.filter_map(|entry| membership.get(entry.id)) {
+            suspects.entry(to.label()).or_default().push(from.label());
         }
     }
     suspects
@@ -244,7 +241,7 @@ pub(super) fn notes(observation: &Observation, membership: &Membership<'_>) -> V
         notes.push(note("stranger", stranger.to_string(), "see why DNS leads there; nothing is done to it"));
     }
     let mut leftovers: BTreeMap<NodeId, usize> = BTreeMap::new();
-    for other in membership.members.iter().flat_map(|member| member.report.view.others()) {
+    for other in membership.members.iter().flat_map(|member| member.report.view.lost()) {
         let answers = membership.get(other.id).is_some();
         if !answers && (other.flags.failed || other.flags.without_address) {
             *leftovers.entry(other.id).or_default() += 1;

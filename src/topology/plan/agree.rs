@@ -1,12 +1,17 @@
 //! Whether every node sees the same cluster and says ok.
 
+use std::collections::BTreeSet;
+
 use super::Blocker;
 use super::slots::receivers;
 use crate::topology::membership::{Label, Member, Membership};
-use crate::topology::node::NodeEntry;
+use crate::topology::observation::{View, alike};
+
+/// Who says of another what that one does not say himself, of whom, and what it keeps from being done.
+pub(super) type Differences<'m, 'a> = Vec<(&'m Member<'a>, &'m Member<'a>, Blocker)>;
 
 /// What is still in the way, gravest first.
-pub(super) fn blockers(membership: &Membership<'_>) -> Vec<Blocker> {
+pub(super) fn blockers(membership: &Membership<'_>, differences: Differences<'_, '_>) -> Vec<Blocker> {
     let members = &membership.members;
     let unready = members.iter().filter_map(|member| match &member.report.replication.link {
         _ if !member.report.cluster.ok => Some(Blocker::NotOk(member.label())),
@@ -17,54 +22,59 @@ pub(super) fn blockers(membership: &Membership<'_>) -> Vec<Blocker> {
     let receivers = receivers(membership);
     let arriving = members.iter().filter(|member| receivers.contains(&member.id()));
     let arriving = arriving.map(|member| Blocker::Arriving(member.label()));
-    let differences = members.iter().flat_map(|from| differences(from, membership));
-    arriving.chain(unready).chain(differences).chain(members.iter().flat_map(met_in_vain)).collect()
-}
-
-/// Whom a lowered node still tries to meet: it gives that up within the lowered timeout, and is not to go on under the
-/// usual one, as somebody else's may come to answer there.
-fn met_in_vain<'a>(from: &'a Member<'_>) -> impl Iterator<Item = Blocker> + 'a {
-    let forming = from.mark.as_ref().and_then(|mark| mark.forming);
-    let is_lowered = forming.is_some_and(|own| from.report.settings.node_timeout < own.node_timeout);
-    let meeting = from.report.view.others().filter(move |entry| is_lowered && entry.flags.handshake);
-    meeting.filter_map(|entry| Some(Blocker::Unlinked(from.label(), Label::of(entry)?)))
+    arriving.chain(unready).chain(differences.into_iter().map(|(_, _, blocker)| blocker)).collect()
 }
 
 /// Who has no link to whom, and who cannot reach whom.
 pub(super) fn broken_links(membership: &Membership<'_>) -> Vec<Blocker> {
     let is_broken = |blocker: &Blocker| matches!(blocker, Blocker::Unlinked(..) | Blocker::Suspects(..));
-    membership.members.iter().flat_map(|from| differences(from, membership)).filter(is_broken).collect()
+    differences(membership).into_iter().map(|(_, _, blocker)| blocker).filter(is_broken).collect()
 }
 
-/// How one node's view of the others differs from what they say of themselves, in the order of the members.
-fn differences(from: &Member<'_>, membership: &Membership<'_>) -> Vec<Blocker> {
-    let members = &membership.members;
-    let mut found: Vec<(usize, Blocker)> = Vec::new();
-    let mut known = 0;
-    for (entry, place) in membership.view_of(from).filter(|(entry, _)| entry.is_known()) {
-        let Some((place, to)) = place.and_then(|place| Some((place, members.get(place)?))) else {
-            continue;
+/// How the members' views of each other differ from what each says of itself, in their order.
+pub(super) fn differences<'m, 'a>(membership: &'m Membership<'a>) -> Differences<'m, 'a> {
+    let mut found = Vec::new();
+    let mut heard: Vec<(&View, Vec<usize>)> = Vec::new();
+    for from in &membership.members {
+        let view = &from.report.view;
+        let misjudged = match alike(&heard, |other| other.says_the_same(view)) {
+            Some(misjudged) => misjudged.clone(),
+            None => {
+                let misjudged = misjudged(view, membership);
+                heard.push((view, misjudged.clone()));
+                misjudged
+            }
         };
-        known += 1;
-        if !entry.flags.myself {
-            found.extend(difference(from, entry, to).map(|blocker| (place, blocker)));
+        let lost = view.lost().filter_map(|entry| membership.place_of(entry.id));
+        let places: BTreeSet<usize> = lost.chain(misjudged).collect();
+        let about = places.into_iter().filter_map(|place| membership.members.get(place));
+        found.extend(about.filter_map(|about| Some((from, about, difference(from, about)?))));
+    }
+    found
+}
+
+/// The places of the members whose role and slots this view has wrong, or does not have.
+fn misjudged(view: &View, membership: &Membership<'_>) -> Vec<usize> {
+    let mut right = vec![false; membership.members.len()];
+    for (entry, place) in membership.beside(view).filter(|(entry, _)| entry.is_known()) {
+        let own = membership.members.get(place).map(|member| member.report.myself());
+        let is_right = own.is_some_and(|own| entry.role == own.role && entry.slots == own.slots);
+        if let Some(right) = right.get_mut(place) {
+            *right = is_right;
         }
     }
-    if known < members.len() {
-        let unknown = members.iter().enumerate().filter(|(_, to)| from.report.view.get(to.id()).is_none());
-        found.extend(unknown.map(|(place, to)| (place, Blocker::Unlinked(from.label(), to.label()))));
-    }
-    found.sort_by_key(|(place, _)| *place);
-    found.into_iter().map(|(_, blocker)| blocker).collect()
+    (0..).zip(right).filter(|(_, right)| !right).map(|(place, _)| place).collect()
 }
 
-fn difference(from: &Member<'_>, entry: &NodeEntry, to: &Member<'_>) -> Option<Blocker> {
-    let own = to.report.myself();
-    if entry.flags.failed || entry.flags.suspected {
-        return Some(Blocker::Suspects(from.label(), to.label()));
-    }
-    if !entry.connected || entry.flags.without_address {
-        return Some(Blocker::Unlinked(from.label(), to.label()));
-    }
-    (entry.role != own.role || entry.slots != own.slots).then(|| Blocker::Outdated(from.label(), to.label()))
+fn difference(from: &Member<'_>, about: &Member<'_>) -> Option<Blocker> {
+    let own = about.report.myself();
+    let blocker: fn(Label, Label) -> Blocker = match from.report.view.get(own.id) {
+        Some(entry) if entry.flags.myself => return None,
+        Some(entry) if entry.flags.failed || entry.flags.suspected => Blocker::Suspects,
+        Some(entry) if entry.is_lost() => Blocker::Unlinked,
+        Some(entry) if entry.role == own.role && entry.slots == own.slots => return None,
+        Some(_) => Blocker::Outdated,
+        None => Blocker::Unlinked,
+    };
+    Some(blocker(from.label(), about.label()))
 }

@@ -34,9 +34,7 @@ pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, polic
 pub(super) fn is_empty(membership: &Membership<'_>) -> bool {
     membership.members.iter().all(|member| {
         let report = member.report;
-        report.keys == 0
-            && report.cluster.slots_assigned == 0
-            && report.view.entries().iter().all(|entry| entry.slots.is_empty())
+        report.keys == 0 && report.cluster.slots_assigned == 0 && report.view.owners().next().is_none()
     })
 }
 

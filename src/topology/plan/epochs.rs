@@ -17,6 +17,14 @@ pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, _: &P
     if membership.members.len() < 2 || !is_empty(membership) {
         return Step::Done;
     }
+    let mut waiting: Vec<_> = membership
+        .members
+        .iter()
+        .filter(|member| member.is_blank() && member.report.myself().config_epoch == 0)
+        .collect();
+    if waiting.is_empty() {
+        return Step::Done;
+    }
     let taken: BTreeSet<u64> = membership
         .members
         .iter()
@@ -26,11 +34,6 @@ pub(super) fn plan(membership: &Membership<'_>, desired: &DesiredTopology, _: &P
     let free = (1..).filter(|epoch| !taken.contains(epoch));
     let heads: BTreeSet<NodeId> =
         primaries(membership, desired.shape.shards.get()).into_iter().flatten().map(Member::id).collect();
-    let mut waiting: Vec<_> = membership
-        .members
-        .iter()
-        .filter(|member| member.is_blank() && member.report.myself().config_epoch == 0)
-        .collect();
     waiting.sort_by_key(|member| heads.contains(&member.id()));
     Step::act(waiting.into_iter().zip(free).map(|(member, epoch)| member.act(Deed::SetEpoch(epoch))).collect())
 }

@@ -35,6 +35,9 @@ enum Acquaintance {
 }
 
 pub(super) fn plan(membership: &Membership<'_>, _: &DesiredTopology, policy: &Policy) -> Step {
+    if membership.islands.are_acquainted() {
+        return Step::Done;
+    }
     let actions = introductions(membership, policy);
     let Some(first) = membership.members.first() else {
         return Step::Done;
@@ -70,7 +73,8 @@ pub(super) fn rejoin(membership: &Membership<'_>) -> Vec<Action> {
             .filter(|(_, to)| matches!(acquaintance(from, to), Acquaintance::Moved))
             .collect();
         moved.sort_by_key(|(other, _)| {
-            (!is_paired(place, *other, members.len()), distance(place, *other, members.len()))
+            let distance = distance(place, *other, members.len());
+            (!is_step(distance, members.len()), distance)
         });
         let most = if members.len() <= FULL_MESH { FULL_MESH } else { AT_ONCE };
         actions.extend(moved.into_iter().take(most).map(|(_, to)| meeting(from, to)));
@@ -87,15 +91,15 @@ pub(super) fn takes_long(members: usize) -> bool {
 fn introductions(membership: &Membership<'_>, policy: &Policy) -> Vec<Action> {
     let members = &membership.members;
     let is_one_sided = policy.hurry && takes_long(members.len());
+    let steps: Vec<usize> = (1..members.len()).filter(|step| is_step(*step, members.len())).collect();
     let mut actions = Vec::new();
     for (place, from) in members.iter().enumerate() {
-        for (other, to) in members.iter().enumerate() {
-            let is_left_to_other = is_one_sided && place > other;
-            let is_pair = place != other && !is_left_to_other && is_paired(place, other, members.len());
-            if is_pair && matches!(acquaintance(from, to), Acquaintance::Unknown) {
-                actions.push(meeting(from, to));
-            }
-        }
+        let mut met: Vec<usize> = steps.iter().map(|step| (place + step) % members.len()).collect();
+        met.retain(|other| !is_one_sided || place < *other);
+        met.sort_unstable();
+        let met = met.into_iter().filter_map(|other| members.get(other));
+        let unknown = met.filter(|to| matches!(acquaintance(from, to), Acquaintance::Unknown));
+        actions.extend(unknown.map(|to| meeting(from, to)));
     }
     actions
 }
@@ -110,8 +114,9 @@ fn distance(from: usize, to: usize, count: usize) -> usize {
     (to + count - from) % count
 }
 
-fn is_paired(from: usize, to: usize, count: usize) -> bool {
-    count <= FULL_MESH || distance(from, to, count).is_power_of_two()
+/// Whether each meets who is so many places further.
+fn is_step(distance: usize, count: usize) -> bool {
+    count <= FULL_MESH || distance.is_power_of_two()
 }
 
 fn acquaintance(from: &Member<'_>, to: &Member<'_>) -> Acquaintance {

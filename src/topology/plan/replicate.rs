@@ -93,10 +93,7 @@ fn is_in_sync(replica: &Member<'_>) -> bool {
 }
 
 fn is_suspected(primary: &Member<'_>, membership: &Membership<'_>) -> bool {
-    membership.members.iter().any(|member| {
-        let entry = member.report.view.get(primary.id());
-        entry.is_some_and(|entry| entry.flags.suspected || entry.flags.failed)
-    })
+    membership.members.iter().any(|member| member.report.view.suspects(primary.id()))
 }
 
 /// Whom each node is to follow; those for whom there is no gap are left out.

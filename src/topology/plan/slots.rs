@@ -60,8 +60,8 @@ pub(super) fn are_served(membership: &Membership<'_>) -> bool {
 
 /// The highest epoch under which anybody owns slots, in anybody's view.
 fn highest_epoch(membership: &Membership<'_>) -> u64 {
-    let lines = membership.members.iter().flat_map(|member| member.report.view.entries());
-    lines.filter(|entry| entry.owns_slots()).map(|entry| entry.config_epoch).max().unwrap_or(0)
+    let owners = membership.members.iter().flat_map(|member| member.report.view.owners());
+    owners.filter(|entry| entry.role.is_primary()).map(|entry| entry.config_epoch).max().unwrap_or(0)
 }
 
 /// The slots that members say they own themselves.
@@ -71,8 +71,8 @@ pub(super) fn claimed(membership: &Membership<'_>) -> SlotSet {
 
 /// The slots that have an owner in anybody's view.
 fn known_owners(membership: &Membership<'_>) -> SlotSet {
-    let lines = membership.members.iter().flat_map(|member| member.report.view.entries());
-    lines.flat_map(|entry| &entry.slots).collect()
+    let owners = membership.members.iter().flat_map(|member| member.report.view.owners());
+    owners.flat_map(|entry| &entry.slots).collect()
 }
 
 /// Who claims slots that another claims, too.
@@ -104,19 +104,19 @@ pub(super) fn primaries<'m, 'a>(membership: &'m Membership<'a>, shards: u16) -> 
     let owners = owners_by_share(membership, shards);
     let receivers = receivers(membership);
     let receives = |member: &Member<'_>| receivers.contains(&member.id());
-    let mut free: Vec<&Member<'_>> =
-        membership.members.iter().filter(|member| receives(member) || is_free(member)).collect();
+    let free = membership.members.iter().filter(|member| receives(member) || is_free(member));
+    let mut free: Vec<_> = free.map(|member| (receives(member), member.ordinal(), member)).collect();
     (0..shards)
         .map(|shard| {
             if let Some(owner) = owners.get(&shard) {
                 return Some(*owner);
             }
-            let (place, _) = free.iter().enumerate().min_by_key(|(_, member)| {
-                let ordinal = member.ordinal();
+            let (place, _) = free.iter().enumerate().min_by_key(|(_, (receives, ordinal, _))| {
                 let is_elsewhere = ordinal.is_some_and(|own| own < shards.into());
-                (!receives(member), ordinal != Some(shard.into()), is_elsewhere)
+                (!receives, *ordinal != Some(shard.into()), is_elsewhere)
             })?;
-            Some(free.remove(place))
+            let (_, _, member) = free.remove(place);
+            Some(member)
         })
         .collect()
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::Refused;
 use crate::topology::membership::{Label, Member, Membership};
 use crate::topology::node::{Moving, NodeEntry, NodeId, Role, exports};
+use crate::topology::observation::View;
 use crate::topology::slot::{Slot, SlotRange, SlotSet};
 use crate::topology::version::Version;
 
@@ -54,13 +55,13 @@ impl Ground {
             .filter(|member| member.report.myself().role.is_primary() && is_placed(member, members))
             .collect();
         uncontested(&primaries)?;
-        let primary_of = shards(members);
+        let opinions = membership.opinions();
         let ground = Self {
             primaries: primaries.iter().map(|member| Primary::of(member)).collect(),
-            agreed: agreed(members, &primaries),
-            primary_of,
+            agreed: agreed(&opinions, &primaries),
+            primary_of: shards(members, &opinions),
         };
-        ground.covered(members)?;
+        ground.covered(&opinions)?;
         for member in &primaries {
             let report = member.report;
             if report.is_lowered() {
@@ -72,10 +73,7 @@ impl Ground {
             if !report.cluster.ok {
                 return Err(Refused::NotOk(member.label()));
             }
-            let cut = |other: &&&Member<'_>| {
-                other.report.view.get(member.id()).is_some_and(|entry| entry.flags.failed || entry.flags.suspected)
-            };
-            if let Some(other) = primaries.iter().find(cut) {
+            if let Some(other) = primaries.iter().find(|other| other.report.view.suspects(member.id())) {
                 return Err(Refused::Suspected { node: member.label(), by: other.label() });
             }
         }
@@ -104,15 +102,15 @@ impl Ground {
 
     /// How a node is told to people: by its pod where it is a primary.
     pub fn label(&self, id: NodeId) -> String {
-        self.get(id).map_or_else(|| id.short().to_owned(), |primary| primary.label.to_string())
+        self.get(id).map_or_else(|| id.short(), |primary| primary.label.to_string())
     }
 
-    fn covered(&self, members: &[Member<'_>]) -> Result<(), Refused> {
+    fn covered(&self, opinions: &[&View]) -> Result<(), Refused> {
         let mut served = SlotSet::EMPTY;
         for primary in &self.primaries {
             served.add(&primary.slots);
             // What it was given and has not been told yet; nobody else claims it, or it would not be importing.
-            served.add(&unclaimed_imports(primary, members));
+            served.add(&unclaimed_imports(primary, opinions));
         }
         let missing = SlotSet::ALL.without(&served);
         match missing.is_empty() {
@@ -154,22 +152,23 @@ impl Primary {
 }
 
 /// The slots that a node receives and that no view gives to anybody but itself: the old owner was told already.
-pub(super) fn unclaimed_imports(primary: &Primary, members: &[Member<'_>]) -> SlotSet {
+pub(super) fn unclaimed_imports(primary: &Primary, opinions: &[&View]) -> SlotSet {
     let imports = primary.moving.iter().filter_map(|moving| match moving {
         Moving::From(slot, _) => SlotRange::new(*slot, *slot),
         Moving::To(..) => None,
     });
-    let mut claimed = SlotSet::EMPTY;
-    for entry in members.iter().flat_map(|member| member.report.view.entries()).filter(|entry| entry.id != primary.id) {
-        claimed.add(&entry.slot_set());
+    let imports: SlotSet = imports.collect::<Vec<_>>().iter().collect();
+    if imports.is_empty() {
+        return imports;
     }
-    imports.collect::<Vec<_>>().iter().collect::<SlotSet>().without(&claimed)
+    let others = opinions.iter().flat_map(|view| view.owners()).filter(|owner| owner.id != primary.id);
+    imports.without(&others.flat_map(|owner| &owner.slots).collect())
 }
 
 pub(super) fn is_called(label: &Label, id: NodeId, name: &str) -> bool {
     label.pod.as_ref().is_some_and(|pod| pod.as_str() == name)
         || label.address.to_string() == name
-        || id.as_str() == name
+        || id.to_string() == name
 }
 
 /// Whether a node has slots, or is known by all that have.
@@ -185,6 +184,11 @@ fn is_placed(member: &Member<'_>, members: &[Member<'_>]) -> bool {
 }
 
 fn uncontested(primaries: &[&Member<'_>]) -> Result<(), Refused> {
+    let mut seen = SlotSet::EMPTY;
+    let mut slots = primaries.iter().flat_map(|primary| &primary.report.myself().slots).flat_map(|range| range.slots());
+    if slots.all(|slot| seen.insert(slot)) {
+        return Ok(());
+    }
     for (place, one) in primaries.iter().enumerate() {
         for other in primaries.iter().skip(place + 1) {
             let both = one.report.myself().slot_set().and(&other.report.myself().slot_set());
@@ -196,23 +200,22 @@ fn uncontested(primaries: &[&Member<'_>]) -> Result<(), Refused> {
     Ok(())
 }
 
-fn agreed(members: &[Member<'_>], primaries: &[&Member<'_>]) -> bool {
-    primaries.iter().all(|primary| {
-        let slots = primary.report.myself().slot_set();
-        members.iter().all(|member| {
-            let seen = member.report.view.get(primary.id()).map(NodeEntry::slot_set);
-            seen.map_or_else(|| slots.is_empty(), |seen| seen == slots)
+fn agreed(opinions: &[&View], primaries: &[&Member<'_>]) -> bool {
+    primaries.iter().map(|primary| primary.report.myself()).all(|own| {
+        opinions.iter().all(|view| match view.get(own.id) {
+            Some(seen) => seen.slots == own.slots || seen.slot_set() == own.slot_set(),
+            None => own.slots.is_empty(),
         })
     })
 }
 
 /// Every node's primary: as it says itself, else as members say.
-fn shards(members: &[Member<'_>]) -> BTreeMap<NodeId, NodeId> {
+fn shards(members: &[Member<'_>], opinions: &[&View]) -> BTreeMap<NodeId, NodeId> {
     let primary = |entry: &NodeEntry| match entry.role {
         Role::Primary => Some(entry.id),
         Role::Replica(primary) => primary,
     };
-    let said = members.iter().flat_map(|member| member.report.view.others());
+    let said = opinions.iter().flat_map(|view| view.others());
     let own = members.iter().map(|member| member.report.myself());
     // The last one counts.
     said.chain(own).filter_map(|entry| Some((entry.id, primary(entry)?))).collect()

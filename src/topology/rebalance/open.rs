@@ -82,15 +82,16 @@ pub fn mend(ground: &Ground, membership: &Membership<'_>, counts: &Counts) -> Re
                     mends.insert(Mend::Finish { slot, from: primary.id, to: target.id });
                 }
                 None => {
-                    let gone = to.short().to_owned();
+                    let gone = to.short();
                     return Err(Refused::Stranded { slot, owner: primary.label.clone(), gone });
                 }
             }
         }
     }
+    let opinions = membership.opinions();
     let mut taken: BTreeMap<Slot, NodeId> = BTreeMap::new();
     for primary in &ground.primaries {
-        let orphans = unclaimed_imports(primary, &membership.members);
+        let orphans = unclaimed_imports(primary, &opinions);
         for (slot, _) in imports(primary) {
             if sent.get(&slot) == Some(&primary.id) {
                 continue;

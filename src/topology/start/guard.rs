@@ -252,8 +252,7 @@ impl StartDecision {
 impl<'h> Outlook<'h> {
     /// What a replica of this node is worth that has loaded its data.
     fn weigh(&mut self, replica: Better<'h>, own: Option<&DataFile>) {
-        let short = replica.report.id();
-        let short = short.short();
+        let short = replica.report.id().short();
         let Some(link) = &replica.report.replication.link else {
             return self.doubtful.push(format!("{short} does not tell of its link"));
         };
@@ -286,8 +285,7 @@ impl<'h> Outlook<'h> {
 
     /// What is to be thought of a former replica that no answer came from.
     fn miss(&mut self, replica: &Known, heard: &[Heard]) {
-        let short = replica.id;
-        let short = short.short();
+        let short = replica.id.short();
         let Some(endpoint) = replica.endpoint else {
             return self.worse.push(format!("nobody knows where {short} is"));
         };
