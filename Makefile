@@ -27,16 +27,11 @@ demo: valkey build ## See a cluster form itself on this machine, and its pods re
 	$(CARGO) build --release --package testbed --example rolling_restart
 	VALKEEPER='$(BINARY)' VALKEY_BIN='$(VALKEY)/9.1/bin' ROLLING_RESTART='$(ROLLING)' scripts/demo.sh
 
-TESTS := --workspace --exclude containers --all-features
-
 # The release binary is built first: one test looks at it.
 .PHONY: test
 test: valkey build ## Run all tests, on every version of the server
-	VALKEEPER_RELEASE_BINARY='$(BINARY)' scripts/summarise-tests.sh scripts/run-tests.sh $(CARGO) $(TESTS)
-
-.PHONY: build-tests
-build-tests: ## Build the tests that `make test` runs
-	$(CARGO) test $(TESTS) --no-run
+	VALKEEPER_RELEASE_BINARY='$(BINARY)' scripts/summarise-tests.sh \
+	    scripts/run-tests.sh $(CARGO) --workspace --exclude containers --all-features
 
 # Inside, there is no network to fetch anything from.
 .PHONY: test-containers

@@ -40,9 +40,10 @@ pub fn finished(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// A client that writes without pause. A machine that lacks processors lets every server stand still for a moment.
+/// A client that writes without pause. A machine that lacks processors, or whose disk has other work, lets every server
+/// stand still for a second and more: how long a pause is, [`Pauses`] judges.
 pub fn writer(cluster: &dyn Cluster) -> Result<Writer> {
-    Writer::start_patient(cluster, Duration::from_secs(1))
+    Writer::start_patient(cluster, Duration::from_secs(10))
 }
 
 /// How long the clients of a shard that was handed over could write nothing, and those of the others meanwhile.

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use containers::{Group, Pauses, Shape, docker, some_writes, writer};
-use testbed::wait_for;
+use testbed::{Writer, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const SIX: Shape = Shape { shards: 3, replicas: 1 };
@@ -42,7 +42,8 @@ fn a_killed_container_is_succeeded_and_comes_back_as_a_replica() {
     /// What a primary can have acknowledged and not sent yet.
     const UNREPLICATED: u64 = 3;
     let group = formed();
-    let writer = writer(group.as_cluster()).unwrap();
+    // Nobody closes the connections of a container that is killed.
+    let writer = Writer::start_patient(group.as_cluster(), Duration::from_secs(1)).unwrap();
     let primary = group.primaries().unwrap()[0];
     let mark = writer.mark();
     group.pods()[primary].ask_docker_to("kill").unwrap();
