@@ -35,7 +35,7 @@ pub(super) fn absent(members: &[Member<'_>], ids: impl Iterator<Item = NodeId>) 
                 known_by: Vec::new(),
             });
             absent.endpoint = absent.endpoint.or_else(|| entry.endpoint().filter(|_| !entry.flags.without_address));
-            absent.slots.add(&entry.slot_set());
+            absent.slots.extend(&entry.slots);
             absent.is_lost &= entry.is_lost();
             absent.known_by.push(place);
         }

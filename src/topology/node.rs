@@ -135,9 +135,14 @@ impl NodeEntry {
         !self.flags.handshake
     }
 
+    /// Whether the observer holds it for failed, or would if others agreed.
+    pub fn is_suspected(&self) -> bool {
+        self.flags.suspected || self.flags.failed
+    }
+
     /// Whether the observer can neither talk to it nor knows how to.
     pub fn is_lost(&self) -> bool {
-        self.flags.suspected || self.flags.failed || self.flags.without_address || !self.connected
+        self.is_suspected() || self.flags.without_address || !self.connected
     }
 }
 

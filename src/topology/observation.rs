@@ -202,7 +202,7 @@ impl View {
 
     /// Whether the observer takes this node for dead, alone or with others.
     pub fn suspects(&self, id: NodeId) -> bool {
-        self.lost().any(|entry| entry.id == id && (entry.flags.suspected || entry.flags.failed))
+        self.lost().any(|entry| entry.id == id && entry.is_suspected())
     }
 
     /// Everybody with slots, ascending by id.

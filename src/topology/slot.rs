@@ -159,17 +159,23 @@ impl SlotSet {
     }
 }
 
-impl<'a> FromIterator<&'a SlotRange> for SlotSet {
-    fn from_iter<I: IntoIterator<Item = &'a SlotRange>>(ranges: I) -> Self {
-        let mut set = Self::EMPTY;
+impl<'a> Extend<&'a SlotRange> for SlotSet {
+    fn extend<I: IntoIterator<Item = &'a SlotRange>>(&mut self, ranges: I) {
         for range in ranges {
             let (first, last) = (usize::from(range.first.0), usize::from(range.last.0));
-            for (index, word) in set.words.iter_mut().enumerate().take(last / 64 + 1).skip(first / 64) {
+            for (index, word) in self.words.iter_mut().enumerate().take(last / 64 + 1).skip(first / 64) {
                 let low = first.saturating_sub(index * 64);
                 let high = (last - index * 64).min(63);
                 *word |= (u64::MAX << low) & (u64::MAX >> (63 - high));
             }
         }
+    }
+}
+
+impl<'a> FromIterator<&'a SlotRange> for SlotSet {
+    fn from_iter<I: IntoIterator<Item = &'a SlotRange>>(ranges: I) -> Self {
+        let mut set = Self::EMPTY;
+        set.extend(ranges);
         set
     }
 }

@@ -113,16 +113,20 @@ impl Mover {
         Ok(Self { connection, credentials: credentials.clone() })
     }
 
-    /// Claims the server as a source: from now on as long as the connection stands, whoever asks for another claim is told
-    /// that it is busy. Whoever is told so has to close the connection, as its own claim stands in the way, too: of two
-    /// that ask at the same moment none may get it.
-    pub async fn claim(&mut self, claim: &Claim) -> Result<(), MoveError> {
-        let mut name = redis::cmd("CLIENT");
-        name.arg("SETNAME").arg(&claim.0);
+    /// Claims the server that all of these are connected to as a source: from now on as long as one of them stands, whoever
+    /// asks for another claim is told that it is busy. Whoever is told so has to close them, as its own claim stands in
+    /// the way, too: of two that ask at the same moment none may get it.
+    pub async fn claim(connections: &mut [Self], claim: &Claim) -> Result<(), MoveError> {
+        for connection in connections.iter_mut() {
+            let mut name = redis::cmd("CLIENT");
+            name.arg("SETNAME").arg(&claim.0);
+            connection.ask::<()>([name]).await?;
+        }
+        let Some(first) = connections.first_mut() else { return Ok(()) };
         let mut list = redis::cmd("CLIENT");
         list.arg("LIST").arg("TYPE").arg("normal");
-        let answers: Vec<String> = self.ask([name, list]).await?;
-        match answers.last().and_then(|clients| claim.rival(clients)) {
+        let clients: Vec<String> = first.ask([list]).await?;
+        match clients.first().and_then(|clients| claim.rival(clients)) {
             Some(rival) => Err(MoveError::Busy(format!("another run, at {rival}, moves slots of it"))),
             None => Ok(()),
         }

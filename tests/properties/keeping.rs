@@ -1,9 +1,11 @@
 //! A cluster that stands is kept by a planner in every pod: random histories of up to a hundred nodes.
 //!
-//! `VALKEEPER_SIM_SEEDS` says how many are run, `VALKEEPER_SIM_SEED` runs one alone and tells it, `VALKEEPER_SIM_NODES`
-//! says how many nodes each has, where it is not to be drawn. For the whole proof: `VALKEEPER_SIM_SEEDS=10000 cargo test
-//! --release --test properties -- keeping`, and once more with `VALKEEPER_SIM_NODES=100`.
+//! `VALKEEPER_SIM_SEEDS` says how many are run, `VALKEEPER_SIM_FIRST` with which seed they begin, `VALKEEPER_SIM_SEED` runs
+//! one alone and tells it, `VALKEEPER_SIM_NODES` says how many nodes each has, where it is not to be drawn. For the whole
+//! proof: `VALKEEPER_SIM_SEEDS=10000 cargo test --release --test properties -- keeping`, and once more with
+//! `VALKEEPER_SIM_NODES=100`.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -39,7 +41,8 @@ fn keeping_keeps_every_promise() -> Result<()> {
         ensure!(outcome.is_ok(), "seed {seed} breaks a promise: {outcome:?}\n  {story}");
     }
     let count = number("VALKEEPER_SIM_SEEDS")?.unwrap_or(HISTORIES);
-    let outcomes = on_all_cores(count, |seed| keeping::run(seed, size, plan));
+    let first = number("VALKEEPER_SIM_FIRST")?.unwrap_or_default();
+    let outcomes = on_all_cores(first..first + count, |seed| keeping::run(seed, size, plan));
     let failures: Vec<&Failure> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).map(|f| &**f).collect();
     let list: Vec<_> = failures.iter().take(TOLD).map(|f| format!("{}: {}", f.seed, f.violation)).collect();
     if let Some(first) = failures.first() {
@@ -87,16 +90,16 @@ fn found_out(planner: PlanFn, rule: Rule) -> Result<()> {
     found.map(drop).with_context(|| format!("{UNNOTICED} histories and no {rule:?}"))
 }
 
-/// Runs the histories of so many seeds on all cores; their outcomes by seed.
-fn on_all_cores<T: Send>(count: u64, run: impl Fn(u64) -> T + Sync) -> Vec<T> {
-    let next = AtomicU64::new(0);
+/// Runs the histories of these seeds on all cores; their outcomes by seed.
+fn on_all_cores<T: Send>(seeds: Range<u64>, run: impl Fn(u64) -> T + Sync) -> Vec<T> {
+    let next = AtomicU64::new(seeds.start);
     let done = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= count {
+                    if seed >= seeds.end {
                         break;
                     }
                     let outcome = run(seed);

@@ -44,7 +44,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
@@ -106,7 +106,8 @@ pub(super) async fn run(
     if moves.is_empty() {
         return Ok(());
     }
-    let mut first = claimed(tools, primary).await?;
+    let mut lanes = claimed(tools, primary).await?;
+    let Some(first) = lanes.first_mut() else { return Ok(()) };
     let mut left = VecDeque::new();
     for (one, to) in moves {
         let slots: Vec<Slot> = one.slots.slots().collect();
@@ -123,17 +124,16 @@ pub(super) async fn run(
         tell_first,
         planned_on: primary.exports().collect(),
     };
-    let lanes = join_all((0..LANES).map(|_| source.lane())).await;
-    lanes.into_iter().collect()
+    join_all(lanes.into_iter().map(|lane| source.lane(lane))).await.into_iter().collect()
 }
 
-/// A connection to a source that is ours as long as it stands.
-async fn claimed(tools: &Tools<'_>, primary: &Primary) -> Result<Mover, MoveError> {
-    let mut mover = tools.mover(primary.address).await?;
-    match mover.claim(&tools.claim).await {
-        Ok(()) => Ok(mover),
+/// Connections to a source that is ours as long as they stand.
+async fn claimed(tools: &Tools<'_>, primary: &Primary) -> Result<Vec<Mover>, MoveError> {
+    let mut lanes = try_join_all((0..LANES).map(|_| tools.mover(primary.address))).await?;
+    match Mover::claim(&mut lanes, &tools.claim).await {
+        Ok(()) => Ok(lanes),
         Err(MoveError::Busy(why)) => {
-            drop(mover);
+            drop(lanes);
             let span = BUSY.end - BUSY.start;
             sleep(Duration::from_millis(BUSY.start + RandomState::new().hash_one(()) % span)).await;
             Err(MoveError::Busy(format!("{}: {why}", primary.label)))
@@ -161,8 +161,7 @@ fn bunches<'t>(slots: impl Iterator<Item = (Slot, u64)>, to: &'t Primary) -> Vec
 }
 
 impl<'t> Source<'t> {
-    async fn lane(&self) -> Result<(), MoveError> {
-        let mut lane = claimed(self.tools, self.primary).await?;
+    async fn lane(&self, mut lane: Mover) -> Result<(), MoveError> {
         while !self.failed.load(Ordering::Relaxed) && !self.tools.halt.is_set() {
             let next = self.left.lock().await.pop_front();
             let Some(bunch) = next else { break };

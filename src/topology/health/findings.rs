@@ -183,7 +183,7 @@ pub(super) fn differences(nodes: &[NodeHealth], shape: Shape) -> Vec<Finding> {
 pub(super) fn views(membership: &Membership<'_>) -> Vec<Finding> {
     let mut suspects: BTreeMap<Label, Vec<Label>> = BTreeMap::new();
     for from in &membership.members {
-        let cut = from.report.view.lost().filter(|entry| entry.flags.suspected || entry.flags.failed);
+        let cut = from.report.view.lost().filter(|entry| entry.is_suspected());
         for to in cut.filter_map(|entry| membership.get(entry.id)) {
             suspects.entry(to.label()).or_default().push(from.label());
         }

@@ -70,7 +70,7 @@ fn difference(from: &Member<'_>, about: &Member<'_>) -> Option<Blocker> {
     let own = about.report.myself();
     let blocker: fn(Label, Label) -> Blocker = match from.report.view.get(own.id) {
         Some(entry) if entry.flags.myself => return None,
-        Some(entry) if entry.flags.failed || entry.flags.suspected => Blocker::Suspects,
+        Some(entry) if entry.is_suspected() => Blocker::Suspects,
         Some(entry) if entry.is_lost() => Blocker::Unlinked,
         Some(entry) if entry.role == own.role && entry.slots == own.slots => return None,
         Some(_) => Blocker::Outdated,

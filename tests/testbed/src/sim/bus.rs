@@ -261,12 +261,12 @@ impl Sim {
         let now = self.now;
         let server = &mut self.hosts[at].server;
         let fresh = server.settings.node_timeout * 2;
+        if server.get(id).is_none_or(|known| !known.is_suspected || known.failed.is_some()) {
+            return;
+        }
         let (size, _) = server.voters();
         let own = usize::from(server.is_voter());
         let Some(known) = server.known.get_mut(id) else { return };
-        if !known.is_suspected || known.failed.is_some() {
-            return;
-        }
         known.reports.retain(|(_, when)| now - *when <= fresh);
         if known.reports.len() + own <= size / 2 {
             return;

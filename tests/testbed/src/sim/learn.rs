@@ -154,13 +154,14 @@ impl Sim {
     /// `clusterProcessGossipSection`.
     pub(super) fn listen(&mut self, at: usize, said: &Header) {
         let now = self.now;
+        let server = &self.hosts[at].server;
+        let sender = server.get(said.id).map(|known| known.role);
+        let votes = sender == Some(Part::Primary) && server.slots_of(said.id) != 0;
         for about in &said.gossip {
             let server = &mut self.hosts[at].server;
             if about.id == server.id {
                 continue;
             }
-            let sender = server.get(said.id).map(|known| known.role);
-            let votes = sender == Some(Part::Primary) && server.slots_of(said.id) != 0;
             let is_lost = about.is_suspected || about.is_failed;
             let Some(known) = server.known.get_mut(about.id) else {
                 if sender.is_some() && !server.has_banned(about.id, now) {
