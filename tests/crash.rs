@@ -389,6 +389,44 @@ fn when_everything_restarts_at_once_nobody_waits_for_another_and_what_was_saved_
     }
 }
 
+/// A replica whose primary has died, and which then does not know our password any more, holds what its primary has lost.
+#[test]
+fn a_primary_waits_for_a_replica_that_does_not_let_it_in_and_the_others_replace_it_meanwhile() {
+    let _alone = alone();
+    for valkey in Valkey::all() {
+        let bed = builder(&valkey, 6)
+            .config("requirepass", "same")
+            .config("cluster-node-timeout", "5000")
+            .run_args(&["--handover-timeout", "1s", "--on-primary-lost", "wait"])
+            .build()
+            .unwrap();
+        bed.form(3, 1).unwrap();
+        let keys = known_keys(&bed);
+        let primary = a_primary(&bed);
+        let old = old_rdb(&bed);
+        let replica = bed.pod(replica_of(&bed, primary));
+        let mut connection = bed.connection(replica.ordinal()).unwrap();
+        let mut password = |is| cmd("CONFIG").arg(&["SET", "requirepass", is]).exec(&mut connection).unwrap();
+        // Its own `run` would put it right.
+        signal(replica, "-STOP");
+        password("another");
+        bed.pod(primary).kill().unwrap();
+        fs::write(bed.pod(primary).dir().join("dump.rdb"), old).unwrap();
+        bed.pod(primary).spawn().unwrap();
+        bed.wait_for("the others to replace it", LIMIT, || {
+            Ok(bed.pod(primary).run_log().contains("owns the slots of this node by now").then_some(()))
+        })
+        .unwrap();
+        let log = bed.pod(primary).run_log();
+        let told = "WARN wait before the start: a replica may hold better data";
+        assert!(log.contains(told) && log.contains("give all pods the same password"), "{log}");
+        password("same");
+        signal(replica, "-CONT");
+        assert_follows(&bed, primary);
+        assert_all_there(&bed, &keys);
+    }
+}
+
 #[test]
 fn when_all_primaries_die_at_once_their_replicas_take_over_and_nobody_serves_empty_data() {
     let _alone = alone();

@@ -263,6 +263,24 @@ fn a_replica_that_may_hold_data_is_waited_for_and_not_for_ever() {
 }
 
 #[test]
+fn a_pod_of_ours_that_does_not_let_us_in_is_not_taken_for_worse() {
+    let locked = || Said::Locked(Silence::Denied("WRONGPASS".to_owned()));
+    let runs = |waited| Attempts { runs: true, ..attempts(waited, &[]) };
+    let decide = |heard: &[Heard], attempts: &Attempts<'_>| decide(&former(), Some(&data(1)), heard, attempts);
+    let shut = heard(locked(), silent());
+    for attempts in [attempts(0, &[]), attempts(3_600, &[]), runs(3_600)] {
+        let wait = decide(&shut, &attempts);
+        assert!(matches!(wait, StartDecision::Wait(_)), "{wait}");
+        assert!(wait.to_string().contains("WRONGPASS; give all pods the same passwords"), "{wait}");
+    }
+    // Another one that holds better data is asked at once.
+    assert_asks(&decide(&heard(locked(), says(replica(3))), &attempts(0, &[])), 3);
+    // A stranger at its address says nothing of it for longer than the limit, nor does somebody who is silent.
+    let stranger = || Said::Silent(Silence::Denied("WRONGPASS".to_owned()));
+    assert_goes(&decide(&heard(stranger(), silent()), &runs(30)), "nobody is known to hold better data");
+}
+
+#[test]
 fn a_node_without_replicas_starts_at_once() {
     let lone = Former::of(&entries(&line(1, "myself,master", None, 1, "0-16383"))).unwrap();
     assert_goes(&decide(&lone, Some(&data(1)), &[], &attempts(0, &[])), "no replica copies this node");

@@ -24,6 +24,9 @@ use crate::valkey::{Candidate, Fleet, Outcome, Server};
 const OFTEN: Duration = Duration::from_millis(50);
 const DNS_OFTEN: Duration = Duration::from_secs(1);
 
+/// How long until what lasts is said again.
+const PATIENT: Duration = Duration::from_secs(30);
+
 /// Who asks, and how.
 #[derive(Clone, Copy)]
 pub(super) struct Guard<'p> {
@@ -68,16 +71,22 @@ struct Inquiry<'p> {
 pub(super) async fn before_start(guard: &Guard<'_>, disk: &OnDisk, config: &ServerConfig) -> Result<Opened, Failure> {
     let mut inquiry = Inquiry::new(guard, disk, config)?;
     let mut told = String::new();
+    let mut again = Instant::now() + guard.limit;
     loop {
         let decision = inquiry.round().await;
         let sentence = decision.to_string();
-        if sentence != told {
+        let takes_long = Instant::now() >= again;
+        if sentence != told || takes_long {
             match decision {
+                StartDecision::Wait(_) if takes_long => tracing::warn!("{sentence}"),
                 StartDecision::GoHeldBack(_) => tracing::warn!("{sentence}"),
                 _ => tracing::info!("{sentence}"),
             }
             guard.life.send_replace(Life::Guarding(sentence.clone()));
             told = sentence;
+            if takes_long {
+                again = Instant::now() + PATIENT;
+            }
         }
         match decision {
             StartDecision::Go(_) => return Ok(Opened::default()),
@@ -93,7 +102,6 @@ pub(super) async fn before_start(guard: &Guard<'_>, disk: &OnDisk, config: &Serv
 /// It takes no writes and is not copied meanwhile. Where all primaries died at once their votes are needed, which is
 /// why they run at all. When for as long as a start is held back nobody has held anything better, it is let go as well.
 pub(super) async fn release(server: &mut Server, guard: &Guard<'_>, disk: &OnDisk, config: &ServerConfig) {
-    const PATIENT: Duration = Duration::from_secs(30);
     let Ok(mut inquiry) = Inquiry::new(guard, disk, config) else {
         return;
     };
@@ -243,7 +251,9 @@ impl<'p> Inquiry<'p> {
         let known = self.former.iter().flat_map(|former| former.replicas.iter().chain(&former.others));
         let known = known.filter_map(|known| known.endpoint).map(|at| SocketAddr::new(at.ip, at.port));
         let found = self.found.iter().flat_map(|found| found.candidates.iter().map(|candidate| candidate.address));
-        let mut addresses: BTreeSet<_> = known.chain(found).filter(|address| *address != self.guard.own).collect();
+        let found: BTreeSet<_> = found.collect();
+        let all = known.chain(found.iter().copied());
+        let mut addresses: BTreeSet<_> = all.filter(|address| *address != self.guard.own).collect();
         if self.only_replicas && !self.replicas.is_empty() {
             addresses.clone_from(&self.replicas);
         }
@@ -260,6 +270,9 @@ impl<'p> Inquiry<'p> {
             said: match peer.answer {
                 Ok(report) => Said::Report(report),
                 Err(Silence::Refused) => Said::Absent,
+                Err(silence @ (Silence::Denied(_) | Silence::Untrusted(_))) if found.contains(&peer.address) => {
+                    Said::Locked(silence)
+                }
                 Err(silence) => Said::Silent(silence),
             },
         });

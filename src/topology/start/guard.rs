@@ -51,8 +51,10 @@ pub enum Said {
     Report(Box<NodeReport>),
     /// Surely no server is there: the connection was refused. Who starts only now has not been up all along.
     Absent,
-    /// It cannot be told what is there: no answer in time, still loading, busy, or we are not let in.
+    /// It cannot be told what is there: no answer in time, still loading, busy, or somebody who does not let us in.
     Silent(Silence),
+    /// A pod of ours, as DNS says now, that does not let us in.
+    Locked(Silence),
 }
 
 /// How long the start was held back so far, and who was asked to take over.
@@ -116,6 +118,8 @@ struct Outlook<'h> {
     unwilling: Option<Better<'h>>,
     /// Of whom it cannot be told yet what they hold.
     doubtful: Vec<String>,
+    /// The same of who is up and ours, and what has to be mended before it can be told.
+    locked: Vec<String>,
     /// Why the others do not count.
     worse: Vec<String>,
     /// Where surely nobody is.
@@ -209,8 +213,10 @@ pub fn decide_blank(own: SocketAddr, heard: &[Heard], attempts: &Attempts<'_>) -
                     outlook.weigh(Better { address: *address, report }, None);
                 }
             }
-            Said::Silent(silence) if *address != own => outlook.doubtful.push(format!("{address} {silence}")),
-            Said::Absent | Said::Silent(_) => {}
+            Said::Silent(silence) | Said::Locked(silence) if *address != own => {
+                outlook.doubtful.push(format!("{address} {silence}"));
+            }
+            Said::Absent | Said::Silent(_) | Said::Locked(_) => {}
         }
     }
     outlook.decide(attempts)
@@ -295,6 +301,7 @@ impl<'h> Outlook<'h> {
             None => self.doubtful.push(format!("{short} at {address} was not asked yet")),
             Some(Said::Absent) => self.worse.push(format!("{short} at {address} is not up")),
             Some(Said::Silent(silence)) => self.doubtful.push(format!("{short} at {address} {silence}")),
+            Some(Said::Locked(silence)) => self.locked.push(format!("{short} at {address} {silence}")),
             Some(Said::Report(other)) => {
                 self.worse.push(format!("{} answers at {address}, where {short} was", other.id().short()));
             }
@@ -343,8 +350,15 @@ impl<'h> Outlook<'h> {
                 },
             };
         }
+        // While this node is down the others may replace it by themselves; once it is up they would not.
+        if !self.locked.is_empty() {
+            return StartDecision::Wait(format!(
+                "a replica may hold better data: {}; give all pods the same passwords and certificate authority",
+                self.locked.join("; ")
+            ));
+        }
         let doubt = self.doubtful.join("; ");
-        if !doubt.is_empty() && !is_over {
+        if !doubt.is_empty() && attempts.waited < attempts.limit {
             return StartDecision::Wait(format!("a replica may hold better data: {doubt}"));
         }
         if let Some(unwilling) = self.unwilling {
@@ -373,7 +387,7 @@ fn absent(heard: &[Heard]) -> BTreeSet<SocketAddr> {
 fn reports(heard: &[Heard]) -> impl Iterator<Item = (SocketAddr, &NodeReport)> {
     heard.iter().filter_map(|heard| match &heard.said {
         Said::Report(report) => Some((heard.address, report.as_ref())),
-        Said::Absent | Said::Silent(_) => None,
+        Said::Absent | Said::Silent(_) | Said::Locked(_) => None,
     })
 }
 
