@@ -17,7 +17,7 @@ use crate::topology::parse::{
 };
 use crate::topology::start::{DataFile, NodesConf, OnDisk};
 pub use changes::Changes;
-pub use mend::mend_shard_ids;
+pub use mend::{mend_addresses, mend_shard_ids};
 
 /// Why the configuration or the directory cannot be read.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,8 @@ use valkeeper::topology::parse::{ClusterInfo, RdbFormat, RdbMagic, ReplicaLink, 
 use valkeeper::topology::start::{Attempts, DataFile, Former, Heard, Said, StartDecision, decide, decide_blank};
 use valkeeper::topology::{NodeEntry, NodeId, Settings, SlotSet};
 
+#[path = "start/addresses.rs"]
+mod addresses;
 #[path = "start/inspect.rs"]
 mod refused;
 #[path = "start/shard_ids.rs"]

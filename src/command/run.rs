@@ -2,6 +2,7 @@
 //!
 //! What is to happen is decided by the [`Supervisor`](crate::topology::supervise::Supervisor); here it is done.
 
+mod addresses;
 mod aof;
 mod bare;
 mod certificates;

@@ -4,6 +4,7 @@
 //! starts, its directory is inspected ([`inspect`]), and a replica that holds more is asked to take over
 //! ([`decide`], [`decide_blank`]); then the server comes back as a replica of that one.
 
+mod addresses;
 mod guard;
 mod inspect;
 mod shard_ids;
@@ -11,12 +12,22 @@ mod shard_ids;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::node::NodeEntry;
+use super::node::{NodeEntry, NodeId};
 use super::parse::{RdbFormat, ServerConfig};
 
+pub use addresses::{are_outdated, with_addresses_of_pods};
 pub use guard::{Attempts, Former, Heard, Known, Said, StartDecision, decide, decide_blank};
 pub use inspect::{StartRefusal, inspect};
-pub use shard_ids::{Mended, with_shard_ids_of_primaries};
+pub use shard_ids::with_shard_ids_of_primaries;
+
+/// A nodes.conf as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mended {
+    /// All of the file.
+    pub text: String,
+    /// The nodes whose lines are other ones now.
+    pub nodes: Vec<NodeId>,
+}
 
 /// What was found where the configuration says that the data is.
 #[derive(Clone, Debug)]

@@ -175,10 +175,10 @@ impl Mover {
     }
 
     /// How many bytes each key takes in memory; none for one that is gone.
-    pub async fn sizes(&mut self, keys: &[Vec<u8>]) -> Result<Vec<Option<u64>>, MoveError> {
-        let commands = keys.iter().map(|key| {
-            let mut command = redis::cmd("MEMORY");
-            command.arg("USAGE").arg(key.as_slice());
+    pub async fn sizes(&mut self, keys: impl Iterator<Item = &Vec<u8>>) -> Result<Vec<Option<u64>>, MoveError> {
+        let commands = keys.map(|key| {
+            let mut command = Cmd::with_capacity(3, "MEMORYUSAGE".len() + key.len());
+            command.arg("MEMORY").arg("USAGE").arg(key.as_slice());
             command
         });
         self.ask(commands).await

@@ -1,8 +1,10 @@
 //! What servers say and what lies on disks.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
 
@@ -17,11 +19,15 @@ use valkeeper::topology::observation::View;
 use valkeeper::topology::parse::{
     Arguments, ClusterInfo, Info, RdbHead, ServerConfig, directive, directives, manifest, nodes, nodes_conf,
 };
-use valkeeper::topology::start::{Former, with_shard_ids_of_primaries};
+use valkeeper::topology::start::{Former, with_addresses_of_pods, with_shard_ids_of_primaries};
 use valkeeper::topology::{NodeEntry, Role, SLOT_COUNT, Version};
 
 use crate::engine::fuzz;
 use crate::{fixtures, owned};
+
+/// Addresses that the fixtures have.
+const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 92, 109, 3));
+const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 92, 109, 4));
 
 /// No sentence of ours is longer, whatever it is about.
 const SENTENCE: usize = 4_096;
@@ -33,8 +39,15 @@ fn the_nodes_of_a_cluster() {
         let (from_server, from_disk) = (nodes(&text), nodes_conf(&text));
         assert_eq!(from_server.as_ref().ok(), from_disk.as_ref().ok());
         if let Some(mended) = with_shard_ids_of_primaries(&text) {
-            assert!(!mended.replicas.is_empty() && mended.text.lines().count() == text.lines().count());
+            assert!(!mended.nodes.is_empty() && mended.text.lines().count() == text.lines().count());
             assert_eq!(with_shard_ids_of_primaries(&mended.text), None, "{}", mended.text);
+        }
+        let pods = [("valkey-1", OWN), ("valkey-2", OTHER)];
+        let pods: BTreeMap<_, _> = pods.iter().filter_map(|(pod, ip)| Some((PodName::new(pod)?, *ip))).collect();
+        for pods in [BTreeMap::new(), pods] {
+            let Some(mended) = with_addresses_of_pods(&text, OWN, &pods) else { continue };
+            assert!(!mended.nodes.is_empty() && mended.text.lines().count() == text.lines().count());
+            assert_eq!(with_addresses_of_pods(&mended.text, OWN, &pods), None, "{}", mended.text);
         }
         match from_server {
             Ok(entries) => read_entries(&entries),

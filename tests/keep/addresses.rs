@@ -62,6 +62,8 @@ fn a_cluster_whose_pods_were_stopped_one_by_one_and_come_back_with_each_other_s_
             bed.pods().iter().zip(addresses).for_each(|(pod, address)| pod.move_to(address));
             thread::scope(|scope| bed.pods().iter().for_each(|pod| drop(scope.spawn(|| pod.start().unwrap()))));
             let took = wait_whole(&bed);
+            let is_mended = |log: &str| log.contains("had another node at our own address");
+            bed.pods().iter().for_each(|pod| assert!(is_mended(&pod.run_log()), "{}", pod.run_log()));
             println!("{}: addresses exchanged, round {round}: whole {took:.1?} after the start", valkey.version);
             assert_eq!((ids(&bed).unwrap(), keys(&bed)), (known.clone(), before), "{}", valkey.version);
         }

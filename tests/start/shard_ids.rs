@@ -17,7 +17,7 @@ fn line(number: u8, primary: Option<u8>, shard: &str) -> String {
 fn mended(lines: &[String]) -> Option<(String, Vec<NodeId>)> {
     let mended = with_shard_ids_of_primaries(&lines.concat())?;
     assert_eq!(with_shard_ids_of_primaries(&mended.text), None, "once is enough");
-    Some((mended.text, mended.replicas))
+    Some((mended.text, mended.nodes))
 }
 
 #[test]

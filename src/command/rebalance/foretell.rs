@@ -80,7 +80,7 @@ async fn big_keys(tools: &Tools<'_>, from: &Primary, slot: Slot, keys: u64) -> R
     }
     let mut mover = tools.mover(from.address).await?;
     let names = mover.keys(&[slot], most).await?.concat();
-    let sizes = mover.sizes(&names).await?;
+    let sizes = mover.sizes(names.iter()).await?;
     let big = names.into_iter().zip(sizes).filter_map(|(name, bytes)| Some((name, bytes.filter(|b| *b >= BIG)?)));
     Ok(big
         .map(|(name, bytes)| BigJson {

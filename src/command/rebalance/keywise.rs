@@ -216,8 +216,7 @@ impl<'t> Source<'t> {
             if lists.is_empty() {
                 return Ok(());
             }
-            let names: Vec<Vec<u8>> = lists.iter().flat_map(|(_, names)| names.iter().cloned()).collect();
-            let mut sizes = lane.sizes(&names).await?.into_iter();
+            let mut sizes = lane.sizes(lists.iter().flat_map(|(_, names)| names)).await?.into_iter();
             full = Vec::with_capacity(lists.len());
             for (slot, names) in lists {
                 // One that has gone meanwhile is passed over by MIGRATE, and one that has expired is deleted by it.

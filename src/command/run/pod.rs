@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use super::addresses;
 use super::duties::{Cut, Duties, Start};
 use super::guard::{self, Guard};
 use super::input::Input;
@@ -154,6 +155,9 @@ impl Duties for Pod {
             true => guard::before_start(&self.around(), &disk, &config).await?,
             false => guard::Opened::default(),
         };
+        if self.settings.policy.cluster {
+            addresses::put_right(&self.settings, &config, &disk.nodes_conf).await?;
+        }
         let follows = self.settings.aof.partial_resync && guard::follows_somebody(&self.around(), &disk).await;
         let append_only = self.settings.aof.starts_from_rdb(&config, &disk, drained.as_ref(), follows);
         if let Some(report) = drained {

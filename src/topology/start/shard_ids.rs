@@ -6,17 +6,9 @@
 
 use std::collections::BTreeMap;
 
+use super::Mended;
 use crate::topology::node::{NodeId, Role};
 use crate::topology::parse::nodes_conf;
-
-/// A nodes.conf that can be read again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mended {
-    /// All of the file.
-    pub text: String,
-    /// The replicas whose shard id has become their primary's.
-    pub replicas: Vec<NodeId>,
-}
 
 /// Gives each replica the shard id of its primary; none where every one has it. What else is wrong with the file is
 /// left as it is.
@@ -38,7 +30,7 @@ pub fn with_shard_ids_of_primaries(text: &str) -> Option<Mended> {
         }
     });
     let text = lines.collect();
-    (!replicas.is_empty()).then_some(Mended { text, replicas })
+    (!replicas.is_empty()).then_some(Mended { text, nodes: replicas })
 }
 
 const KEY: &str = "shard-id=";
