@@ -98,6 +98,14 @@ impl Credentials {
         Self::new(&args.credentials, service.as_ref())
     }
 
+    /// For a question to our own server that takes nothing but TLS: see [`Tls::to_anybody`]. A password or a certificate
+    /// that is not there is no matter.
+    pub fn of_nobody(args: &OwnArgs) -> Result<Self, Failure> {
+        let tls = &args.credentials.tls;
+        let tls = tls.tls.then(|| Tls::to_anybody(pair(tls))).transpose().map_err(|error| Exit::Bug.because(error))?;
+        Ok(Self { tls, ..Self::default() })
+    }
+
     /// The user, its [`password`], and how to speak TLS.
     pub fn new(args: &CredentialArgs, service: Option<&Service>) -> Result<Self, Failure> {
         let password = password(&args.login)?;
@@ -153,8 +161,7 @@ fn tls(args: &TlsArgs, service: Option<&Service>) -> Result<Option<Tls>, Failure
     if args.tls_ca.is_none() && !args.tls_insecure {
         return Err(Exit::Usage.saying("--tls needs --tls-ca: the file with the authority that made the certificates"));
     }
-    let pair = args.tls_cert.clone().zip(args.tls_key.clone()).map(|(cert, key)| Pair { cert, key });
-    let tls = Tls::new(Files { ca: args.tls_ca.clone(), pair }, names, args.tls_insecure);
+    let tls = Tls::new(Files { ca: args.tls_ca.clone(), pair: pair(args) }, names, args.tls_insecure);
     let tls = tls.map_err(unreadable)?;
     if tls.is_insecure() {
         // Whatever is left out of the log, this is not.
@@ -163,6 +170,10 @@ fn tls(args: &TlsArgs, service: Option<&Service>) -> Result<Option<Tls>, Failure
         );
     }
     Ok(Some(tls))
+}
+
+fn pair(args: &TlsArgs) -> Option<Pair> {
+    args.tls_cert.clone().zip(args.tls_key.clone()).map(|(cert, key)| Pair { cert, key })
 }
 
 fn unreadable(error: anyhow::Error) -> Failure {

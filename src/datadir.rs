@@ -31,7 +31,7 @@ pub enum DataDirError {
         source: io::Error,
     },
     /// Nor is it written.
-    #[error("cannot write {}", .file.display())]
+    #[error("cannot write {}, which has to belong to the user that the server runs as", .file.display())]
     Write {
         /// Which file.
         file: PathBuf,
@@ -184,9 +184,13 @@ fn age_of_time(since_1970: Duration) -> Option<Duration> {
 fn if_there<T>(result: io::Result<T>, file: &Path) -> Result<Option<T>, DataDirError> {
     match result {
         Ok(found) => Ok(Some(found)),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) if is_not_there(&error) => Ok(None),
         Err(error) => Err(failed(file)(error)),
     }
+}
+
+fn is_not_there(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 fn failed(file: &Path) -> impl FnOnce(io::Error) -> DataDirError {

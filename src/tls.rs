@@ -72,9 +72,11 @@ impl Tls {
         Self::new(self.inner.files.clone(), Names::Any, true)?.until_told()
     }
 
-    /// For a question that any answer will do for: believes whoever answers, and says nothing of us.
-    pub fn to_anybody() -> anyhow::Result<Self> {
-        Self::new(Files::default(), Names::Any, true)
+    /// For a question that any answer will do for: believes whoever answers. Shows our certificate where it can be used, as
+    /// a server that wants one says in its log who comes without.
+    pub fn to_anybody(pair: Option<Pair>) -> anyhow::Result<Self> {
+        let with = |pair| Self::new(Files { ca: None, pair }, Names::Any, true);
+        with(pair).or_else(|_| with(None))
     }
 
     /// Whether servers need not prove who they are.

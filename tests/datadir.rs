@@ -1,11 +1,14 @@
 //! What is found in directories that real servers wrote.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use testbed::redis::cmd;
-use testbed::{Testbed, Valkey};
+use testbed::{Ended, Testbed, Valkey};
 use valkeeper::datadir::{look, read_config};
 use valkeeper::process::version::server_version;
 use valkeeper::topology::parse::{Arguments, RdbFormat, RdbMagic, ServerConfig};
@@ -232,4 +235,29 @@ fn a_program_that_is_no_server_has_no_version() {
         let server = PathBuf::from(other);
         assert_eq!(version(&Valkey { server, ..Valkey::newest() }), None, "{other}");
     }
+}
+
+/// A restored backup often belongs to root, and the server to nobody in particular.
+#[test]
+fn a_nodes_conf_that_the_server_could_not_write_is_named_before_it_starts() {
+    const NOBODY: u32 = 65_534;
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    let binary = folder.path().join("valkeeper");
+    fs::copy(env!("CARGO_BIN_EXE_valkeeper"), &binary).unwrap();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    let nodes_conf = data.join("nodes.conf");
+    fs::write(&nodes_conf, "").unwrap();
+    fs::set_permissions(&nodes_conf, fs::Permissions::from_mode(0o444)).unwrap();
+    let mut run = Command::new(&binary);
+    run.args(["run", "--data-dir"]).arg(&data).args(["--", "valkey-server", "--cluster-enabled", "yes"]);
+    if rustix::process::geteuid().is_root() {
+        chown(&data, Some(NOBODY), Some(NOBODY)).unwrap();
+        run.uid(NOBODY).gid(NOBODY);
+    }
+    let ended = Ended::of(&mut run, LIMIT).unwrap();
+    assert_eq!(ended.code, Some(71), "{ended}");
+    let said = format!("cannot write {}, which has to belong to the user", nodes_conf.display());
+    assert!(ended.stderr.contains(&said) && ended.stderr.contains("Permission denied"), "{ended}");
 }

@@ -10,7 +10,6 @@ use super::render;
 use crate::cli::{Mode, ProbeArgs};
 use crate::config::{Credentials, own_address};
 use crate::exit::{Exit, Failure};
-use crate::tls::Tls;
 use crate::topology::probe::{Probe, Verdict};
 use crate::valkey::Server;
 
@@ -23,10 +22,7 @@ pub async fn run(args: &ProbeArgs) -> Result<(), Failure> {
     let probe = Probe::from(args.kind);
     let credentials = match probe {
         // It asks nothing that needs to be let in, and a password or a certificate that is not there kills nobody.
-        Probe::Liveness => {
-            let tls = args.own.credentials.tls.tls.then(Tls::to_anybody).transpose();
-            Credentials { tls: tls.map_err(|error| Exit::Bug.because(error))?, ..Credentials::default() }
-        }
+        Probe::Liveness => Credentials::of_nobody(&args.own)?,
         Probe::Startup | Probe::Readiness => Credentials::of_pod(&args.own)?,
     };
     let address = own_address(args.own.pod_ip, args.own.port);

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{DataDirError, failed, if_there};
+use super::{DataDirError, failed, is_not_there};
 use crate::files;
 use crate::topology::identity::PodName;
 use crate::topology::node::NodeId;
@@ -29,14 +29,19 @@ pub fn mend_addresses(
 
 /// A running server keeps its file locked, as two that share a directory would spoil it: such a file is left alone.
 fn mend(nodes_conf: &Path, mended: impl Fn(&str) -> Option<Mended>) -> Result<Vec<NodeId>, DataDirError> {
-    let Some(file) = if_there(File::open(nodes_conf), nodes_conf)? else { return Ok(Vec::new()) };
+    let failed_to_write = |source| DataDirError::Write { file: nodes_conf.to_owned(), source };
+    // As the server does, which would end over a file that it cannot write.
+    let file = match File::options().read(true).append(true).open(nodes_conf) {
+        Ok(file) => file,
+        Err(error) if is_not_there(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(failed_to_write(error)),
+    };
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Ok(Vec::new());
     }
     // A file that is not text is refused by whoever reads it next.
     let Ok(text) = String::from_utf8(fs::read(nodes_conf).map_err(failed(nodes_conf))?) else { return Ok(Vec::new()) };
     let Some(mended) = mended(&text) else { return Ok(Vec::new()) };
-    files::replace(nodes_conf, &mended.text)
-        .map_err(|source| DataDirError::Write { file: nodes_conf.to_owned(), source })?;
+    files::replace(nodes_conf, &mended.text).map_err(failed_to_write)?;
     Ok(mended.nodes)
 }

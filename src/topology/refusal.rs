@@ -156,8 +156,9 @@ impl Refusal {
             ),
             Self::OtherShards { primaries, .. } => format!(
                 "say `--shards {primaries}`; to have more shards, add pods, let them join, and then `valkeeper rebalance`; if \
-                 there are pods enough and too many are replicas, CLUSTER RESET SOFT on one that its shard can spare makes \
-                 an empty primary of it"
+                 there are pods enough and too many are replicas, make an empty primary of one that its shard can spare: \
+                 CLUSTER RESET SOFT, and then BGREWRITEAOF where appendonly is on, as the append-only file still has what \
+                 it held; wait for its end before anything is restarted"
             ),
             Self::LostSlots { owner, copy: Some(copy), .. } => format!(
                 "{copy} holds a copy: bring the node {} back with its directory, or wait until {copy} has taken over; only \

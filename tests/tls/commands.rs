@@ -18,6 +18,8 @@ fn status_doctor_probes_and_drain_reach_servers_over_tls() {
         for probe in ["startup", "liveness", "readiness"] {
             in_pod(0, &["probe", probe]).expect(0, &[]);
         }
+        let log = std::fs::read_to_string(bed.pod(0).options().log()).unwrap();
+        assert!(!log.contains("Error accepting a client connection"), "{version}: {log}");
         let primary = bed.primaries().unwrap()[0];
         in_pod(primary, &["drain"]).expect(0, &[]);
         assert!(!bed.primaries().unwrap().contains(&primary), "{version}");

@@ -45,8 +45,9 @@ pub(super) async fn run(tools: &Tools<'_>, primary: &Primary, moves: &[(&Move, &
                         // What does not fit, into memory or into the patience of the servers, may in smaller parts.
                         tools.failed_with(primary.id, keys).await;
                         let (label, state, why) = (&primary.label, &job.state, &job.message);
+                        let answer = targets_word(tools, to, &job.name).await;
                         return Err(MoveError::Passing(format!(
-                            "the migration from {label} to {} {state}: {why}",
+                            "the migration from {label} to {} {state}: {why}{answer}",
                             to.label
                         )));
                     }
@@ -58,6 +59,16 @@ pub(super) async fn run(tools: &Tools<'_>, primary: &Primary, moves: &[(&Move, &
         }
     }
     Ok(())
+}
+
+/// What the target says of a migration that has failed; the source often knows only that it has lost the connection.
+async fn targets_word(tools: &Tools<'_>, target: &Primary, name: &str) -> String {
+    let Ok(mut mover) = tools.mover(target.address).await else { return String::new() };
+    let jobs = mover.migrations().await.unwrap_or_default();
+    let message = jobs.into_iter().find(|job| job.name == name && !job.is_export).map(|job| job.message);
+    message
+        .filter(|message| !message.is_empty())
+        .map_or_else(String::new, |message| format!("; {} says: {message}", target.label))
 }
 
 fn keys_at_once(tools: &Tools<'_>, primary: &Primary) -> u64 {
