@@ -38,7 +38,7 @@ test: valkey build ## Run all tests, on every version of the server
 test-containers: valkey build ## Run the image, the compose file and the chart's pod with a Docker engine; takes root
 	$(CARGO) test --package containers --no-run
 	scripts/fetch-helm.sh
-	VALKEEPER_RELEASE_BINARY='$(BINARY)' RUST_TEST_THREADS=1 RUST_TEST_NOCAPTURE=1 AT_ONCE=3 scripts/summarise-tests.sh \
+	VALKEEPER_RELEASE_BINARY='$(BINARY)' RUST_TEST_THREADS=1 RUST_TEST_NOCAPTURE=1 scripts/summarise-tests.sh \
 	    scripts/with-docker.sh scripts/run-tests.sh $(CARGO) --offline --package containers
 
 .PHONY: test-chart

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Builds all tests and runs them, two test binaries at a time, or AT_ONCE, as most of them wait for servers most of the time:
+# Builds all tests and runs them, three test binaries at a time, or AT_ONCE, as most of them wait for servers most of the time:
 #   scripts/run-tests.sh cargo --workspace --all-features
 # What a binary says is shown when it has ended, in one piece. Ends with 1 where any has failed.
 set -euo pipefail
 
-readonly AT_ONCE=${AT_ONCE:-2}
+readonly AT_ONCE=${AT_ONCE:-3}
 
 [[ $# -gt 0 ]] || {
     echo "usage: ${0##*/} CARGO [OPTION…]" >&2

@@ -13,9 +13,10 @@ use crate::topology::rebalance::{Move, Primary};
 use crate::topology::slot::{Slot, SlotSet};
 use crate::valkey::MoveError;
 
-/// How many keys go at once at most. What is written to them meanwhile is kept in the memory of the source, and a failed
-/// migration begins anew.
-const KEYS_AT_ONCE: u64 = 1_000_000;
+/// How many keys go at once at most. When they have gone over, the source deletes all of them before it answers anybody
+/// (`delKeysInSlot` in `cluster_legacy.c`), which takes it one to two microseconds a key; and a failed migration begins
+/// anew.
+const KEYS_AT_ONCE: u64 = 50_000;
 
 /// And how many bytes.
 const BYTES_AT_ONCE: u64 = 1 << 30;
@@ -29,7 +30,8 @@ pub(super) async fn run(tools: &Tools<'_>, primary: &Primary, moves: &[(&Move, &
         let most = tools.smaller(primary.id, keys_at_once(tools, primary)).await;
         let slots: Vec<Slot> = one.slots.slots().collect();
         let counts = source.count(&slots).await?;
-        for (part, keys) in parts(slots.into_iter().zip(counts), most) {
+        let counted: Vec<(Slot, u64)> = slots.into_iter().zip(counts).collect();
+        for (part, keys) in parts(&counted, most) {
             if tools.halt.is_set() {
                 return Ok(());
             }
@@ -77,10 +79,14 @@ fn keys_at_once(tools: &Tools<'_>, primary: &Primary) -> u64 {
     tools.meter.pace().map_or(most, |pace| most.min(u64::from(pace.get()))).max(1)
 }
 
-/// Slots with no more keys than that, and one slot at least.
-fn parts(slots: impl Iterator<Item = (Slot, u64)>, most: u64) -> Vec<(SlotSet, u64)> {
+/// Slots with no more keys than that, and one slot at least; as few parts as that takes, and as equal.
+fn parts(slots: &[(Slot, u64)], most: u64) -> Vec<(SlotSet, u64)> {
+    let counts = || slots.iter().map(|(_, keys)| keys);
+    let all: u64 = counts().sum();
+    let equal = all.div_ceil(all.div_ceil(most).max(1)) + counts().max().copied().unwrap_or_default();
+    let most = most.min(equal);
     let mut parts: Vec<(SlotSet, u64)> = Vec::new();
-    for (slot, keys) in slots {
+    for &(slot, keys) in slots {
         match parts.last_mut() {
             Some((part, held)) if *held + keys <= most => {
                 part.insert(slot);
