@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
@@ -21,8 +21,8 @@ pub fn mend_shard_ids(nodes_conf: &Path) -> Result<Vec<NodeId>, DataDirError> {
 /// Gives the other nodes of a nodes.conf the addresses that their pods have by now; says whose were changed.
 pub fn mend_addresses(
     nodes_conf: &Path,
-    own: IpAddr,
-    pods: &BTreeMap<PodName, IpAddr>,
+    own: SocketAddr,
+    pods: &BTreeMap<PodName, SocketAddr>,
 ) -> Result<Vec<NodeId>, DataDirError> {
     mend(nodes_conf, |text| with_addresses_of_pods(text, own, pods))
 }

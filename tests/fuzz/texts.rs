@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
 
@@ -26,8 +26,8 @@ use crate::engine::fuzz;
 use crate::{fixtures, owned};
 
 /// Addresses that the fixtures have.
-const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 92, 109, 3));
-const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 92, 109, 4));
+const OWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 92, 109, 3)), 6379);
+const OTHER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 92, 109, 4)), 6379);
 
 /// No sentence of ours is longer, whatever it is about.
 const SENTENCE: usize = 4_096;

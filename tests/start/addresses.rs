@@ -1,7 +1,7 @@
 //! A nodes.conf from before all pods had another address.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use valkeeper::topology::PodName;
 use valkeeper::topology::parse::nodes_conf;
@@ -11,8 +11,8 @@ use super::id;
 
 const VARS: &str = "vars currentEpoch 6 lastVoteEpoch 0\n";
 
-fn ip(last: u8) -> IpAddr {
-    IpAddr::from([10, 0, 0, last])
+fn ip(last: u8) -> SocketAddr {
+    (IpAddr::from([10, 0, 0, last]), 6379).into()
 }
 
 /// A line about the node of that pod, as 8.1 writes it.
@@ -29,7 +29,7 @@ fn at(last: u8) -> String {
     format!("10.0.0.{last}:6379@16379")
 }
 
-fn pods(known: &[(u8, u8)]) -> BTreeMap<PodName, IpAddr> {
+fn pods(known: &[(u8, u8)]) -> BTreeMap<PodName, SocketAddr> {
     known.iter().map(|(pod, last)| (PodName::new(&format!("valkey-{pod}")).unwrap(), ip(*last))).collect()
 }
 
@@ -41,6 +41,8 @@ fn another_node_at_our_own_address_tells_that_it_is_outdated() {
     // The own line is from before in any case.
     assert!(!are_outdated(&entries(3), ip(3)));
     assert!(!are_outdated(&entries(1), ip(7)));
+    // Where servers share an address, the port tells them apart.
+    assert!(!are_outdated(&entries(1), SocketAddr::new(ip(2).ip(), 6380)));
 }
 
 #[test]
@@ -76,11 +78,11 @@ fn where_another_pod_is_nobody_is_looked_for() {
 #[test]
 fn addresses_of_six_and_nodes_without_a_name_are_read_too() {
     let line = |at: &str, flags: &str| format!("{} {at} {flags} - 0 0 5 connected\n", id(2));
-    let own: IpAddr = "fd00::2".parse().unwrap();
+    let own: SocketAddr = "[fd00::2]:6379".parse().unwrap();
     let mended = with_addresses_of_pods(&line("fd00::2:6379@16379", "master"), own, &pods(&[])).unwrap();
     assert_eq!(mended.text, line(":0@0", "master,noaddr"));
     let named = "fd00::2:6379@16379,valkey-2.valkey-headless";
-    let there: BTreeMap<_, _> = [(PodName::new("valkey-2").unwrap(), "fd00::3".parse().unwrap())].into();
+    let there: BTreeMap<_, _> = [(PodName::new("valkey-2").unwrap(), "[fd00::3]:6379".parse().unwrap())].into();
     let mended = with_addresses_of_pods(&line(named, "master"), own, &there).unwrap();
     assert_eq!(mended.text, line("fd00::3:6379@16379,valkey-2.valkey-headless", "master"));
 }

@@ -1,7 +1,7 @@
 //! Before a server starts: where the other nodes are, when its nodes.conf is from before all had another address.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
@@ -23,9 +23,10 @@ const OFTEN: Duration = Duration::from_millis(100);
 /// Puts the addresses in nodes.conf right where another node is said to be at our own. What DNS says counts only once it
 /// says where this pod is: before, it may be as old as the file. All are waited for, but not for long.
 pub(super) async fn put_right(settings: &Settings, config: &ServerConfig, nodes: &NodesConf) -> Result<(), Failure> {
-    let (Some(own), Some(reach), NodesConf::Nodes(entries)) = (settings.ip, &settings.reach, nodes) else {
+    let (Some(_), Some(reach), NodesConf::Nodes(entries)) = (settings.ip, &settings.reach, nodes) else {
         return Ok(());
     };
+    let own = settings.address;
     if !are_outdated(entries, own) {
         return Ok(());
     }
@@ -33,7 +34,7 @@ pub(super) async fn put_right(settings: &Settings, config: &ServerConfig, nodes:
     let until = Instant::now() + WITHIN;
     let mut pods = BTreeMap::new();
     while let Ok(found) = timeout_at(until, discovery.round()).await {
-        let found = by_pod(found);
+        let found = by_pod(found, own.is_ipv4());
         if settings.name.as_ref().and_then(|name| found.get(name)) == Some(&own) {
             pods = found;
         }
@@ -56,13 +57,12 @@ pub(super) async fn put_right(settings: &Settings, config: &ServerConfig, nodes:
     Ok(())
 }
 
-/// The pods at one address each.
-fn by_pod(found: Found) -> BTreeMap<PodName, IpAddr> {
-    let mut pods: BTreeMap<PodName, Option<IpAddr>> = BTreeMap::new();
+/// The pods that have one address of that family.
+fn by_pod(found: Found, is_ipv4: bool) -> BTreeMap<PodName, SocketAddr> {
+    let mut pods: BTreeMap<PodName, Option<SocketAddr>> = BTreeMap::new();
     for candidate in found.candidates {
-        let Some(pod) = candidate.pod else { continue };
-        let ip = candidate.address.ip();
-        pods.entry(pod).and_modify(|known| *known = known.filter(|known| *known == ip)).or_insert(Some(ip));
+        let Some(pod) = candidate.pod.filter(|_| candidate.address.is_ipv4() == is_ipv4) else { continue };
+        pods.entry(pod).and_modify(|known| *known = None).or_insert(Some(candidate.address));
     }
-    pods.into_iter().filter_map(|(pod, ip)| Some((pod, ip?))).collect()
+    pods.into_iter().filter_map(|(pod, address)| Some((pod, address?))).collect()
 }

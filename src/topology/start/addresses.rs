@@ -5,7 +5,7 @@
 //! `cluster_legacy.c`); a failed primary counts again after twice the node timeout.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use super::Mended;
 use crate::topology::identity::PodName;
@@ -13,23 +13,23 @@ use crate::topology::node::NodeEntry;
 use crate::topology::parse::nodes_conf;
 
 /// Whether these nodes are where they were before this one got its address: another one is said to be at it.
-pub fn are_outdated(entries: &[NodeEntry], own: IpAddr) -> bool {
-    entries.iter().any(|entry| !entry.flags.myself && entry.ip == Some(own))
+pub fn are_outdated(entries: &[NodeEntry], own: SocketAddr) -> bool {
+    entries.iter().any(|entry| !entry.flags.myself && is_at(entry, own))
 }
 
 /// Gives each other node the address of its pod, and takes away those at which another pod is; none where all are right.
 ///
 /// A node without an address is not looked for. It is met again, or says itself where it is.
-pub fn with_addresses_of_pods(text: &str, own: IpAddr, pods: &BTreeMap<PodName, IpAddr>) -> Option<Mended> {
+pub fn with_addresses_of_pods(text: &str, own: SocketAddr, pods: &BTreeMap<PodName, SocketAddr>) -> Option<Mended> {
     let mut nodes = Vec::new();
     let lines = text.split_inclusive('\n').map(|line| {
         let entry = nodes_conf(line).ok().and_then(|mut entries| entries.pop()).filter(|entry| !entry.flags.myself);
         let Some((entry, ip)) = entry.and_then(|entry| entry.ip.map(|ip| (entry, ip))) else { return line.to_owned() };
         let name = entry.hostname.as_deref().and_then(|name| PodName::new(name.split('.').next()?));
         let right = name.and_then(|name| pods.get(&name).copied());
-        let is_anothers = ip == own || pods.values().any(|other| *other == ip);
+        let is_anothers = is_at(&entry, own) || pods.values().any(|other| is_at(&entry, *other));
         let changed = match right.filter(|right| *right != own) {
-            Some(right) if right != ip => moved(line, &right.to_string()),
+            Some(right) if right.ip() != ip => moved(line, &right.ip().to_string()),
             None if is_anothers => without_address(line),
             _ => None,
         };
@@ -38,6 +38,11 @@ pub fn with_addresses_of_pods(text: &str, own: IpAddr, pods: &BTreeMap<PodName, 
     });
     let text = lines.collect();
     (!nodes.is_empty()).then_some(Mended { text, nodes })
+}
+
+/// Servers may share an address, and have ports of their own then.
+fn is_at(entry: &NodeEntry, at: SocketAddr) -> bool {
+    entry.ip == Some(at.ip()) && (entry.port == at.port() || entry.tls_port == Some(at.port()))
 }
 
 /// `ID IP:PORT@BUS-PORT[,…] …`
