@@ -29,7 +29,9 @@ run() {
 }
 
 "$cargo" test "$@" --no-run 2>&1 | tee "$notes/built"
-sed -n 's/^ *Executable .*(\(.*\))$/\1/p' "$notes/built" | sort --reverse >"$notes/binaries"
+# Those that take minutes first, so that none is left alone at the end.
+sed -n 's/^ *Executable .*(\(.*\))$/\1/p' "$notes/built" |
+    awk '{ print (/\/(crash|keep|rebalance|scenarios|tls)-/ ? 1 : 2), $0 }' | sort | cut -d ' ' -f 2 >"$notes/binaries"
 [[ -s $notes/binaries ]] || {
     echo "cargo named no test binary" >&2
     exit 70
