@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::keep::Wanted;
 use super::settings::Settings;
 use crate::datadir;
 use crate::discovery::{Discovery, Found};
@@ -30,7 +29,7 @@ pub(super) async fn put_right(settings: &Settings, config: &ServerConfig, nodes:
     if !are_outdated(entries, own) {
         return Ok(());
     }
-    let discovery = Discovery::new(reach, settings.wanted.as_ref().map_or(0, Wanted::members))?;
+    let discovery = Discovery::new(reach, settings.members())?;
     let until = Instant::now() + WITHIN;
     let mut pods = BTreeMap::new();
     while let Ok(found) = timeout_at(until, discovery.round()).await {

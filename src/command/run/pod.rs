@@ -13,7 +13,7 @@ use super::addresses;
 use super::duties::{Cut, Duties, Start};
 use super::guard::{self, Guard};
 use super::input::Input;
-use super::keep::{Progress, Wanted};
+use super::keep::Progress;
 use super::metrics::Tally;
 use super::record::Record;
 use super::settings::Settings;
@@ -106,7 +106,7 @@ impl Pod {
             own: self.settings.address,
             credentials: &self.settings.credentials,
             reach: self.settings.reach.as_ref(),
-            members: self.settings.wanted.as_ref().map_or(0, Wanted::members),
+            members: self.settings.members(),
             limit: self.settings.handover_timeout,
             life: &self.life,
         }

@@ -99,6 +99,11 @@ impl Settings {
         })
     }
 
+    /// How many nodes the cluster is to have; zero where that is not said.
+    pub(super) fn members(&self) -> usize {
+        self.wanted.as_ref().map_or(0, Wanted::members)
+    }
+
     /// The server, to be asked.
     pub(super) fn server(&self) -> Server {
         Server::at(self.address, self.to_own_server.clone(), self.policy.cluster)
