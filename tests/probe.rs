@@ -133,7 +133,13 @@ fn a_server_that_does_not_let_us_in_lives_and_readiness_names_the_remedy() {
 fn a_server_that_has_no_room_for_another_client_is_not_killed_for_it() {
     for valkey in Valkey::all() {
         let bed = alone(&valkey).config("maxclients", "1").build().unwrap();
-        let only_one = bed.connection(0).unwrap();
+        // The place that the bed's own look has had is free a moment later.
+        let only_one = bed
+            .wait_for("the only place", LIMIT, || {
+                let mut connection = bed.connection(0)?;
+                Ok(cmd("PING").query::<()>(&mut connection).is_ok().then_some(connection))
+            })
+            .unwrap();
         for _ in 0..20 {
             probe(&bed, 0, &["liveness"]).expect(0, &[]);
         }

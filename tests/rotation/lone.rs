@@ -4,6 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
+use anyhow::ensure;
 use testbed::redis::cmd;
 use testbed::{Testbed, Valkey};
 
@@ -105,10 +106,17 @@ fn a_configuration_that_still_names_a_former_password_is_known_to_be_behind() {
         let mut admin = pods.log_in(0, "old").unwrap();
         pods.change(0, "new");
         pods.wait_settled(std::slice::from_mut(&mut admin), "new");
-        pods.bed.pod(0).kill().unwrap();
         let record = pods.bed.pod(0).dir().join("valkeeper-passwords");
         let (old, new) = (hash("old"), hash("new"));
-        assert_eq!(fs::read_to_string(&record).unwrap(), format!("{new}\n{old} retired\n"));
+        // It is written down after it was done.
+        pods.bed
+            .wait_for("the record of the former password", LIMIT, || {
+                let text = fs::read_to_string(&record)?;
+                ensure!(text == format!("{new}\n{old} retired\n"), "{text}");
+                Ok(Some(()))
+            })
+            .unwrap();
+        pods.bed.pod(0).kill().unwrap();
         // The second time as if it had died before the old one was refused.
         for record_text in [None, Some(format!("{old}\n{new}\n"))] {
             record_text.iter().for_each(|text| fs::write(&record, text).unwrap());

@@ -228,6 +228,11 @@ impl World for Real {
         if !serves {
             cluster(&mut connection, &["DELSLOTSRANGE", "0", "16383"])?;
         }
+        let own = nodes.lines().find(|line| line.contains("myself")).and_then(|line| line.split(' ').next());
+        let follows = format!(" slave {} ", own.context("the pod's own id")?);
+        let replicas = nodes.matches(&follows).count();
+        let copied: usize = cmd("WAIT").arg(replicas).arg(WAIT.as_millis()).query(&mut connection)?;
+        ensure!(copied >= replicas, "{copied} of {replicas} replicas have the keys");
         self.keys += keys;
         Ok(())
     }
@@ -254,7 +259,9 @@ impl World for Real {
         for pod in &self.shown {
             ensure!(self.says_ok(*pod)?, "{} does not say ok", self.bed.pod(*pod).name());
             let nodes = self.bed.cluster_nodes(*pod)?;
-            let here = nodes.lines().filter(|line| !line.contains("fail") && !line.contains("noaddr"));
+            // A handshake that leads nowhere ends by itself.
+            let gone = ["fail", "noaddr", "handshake"];
+            let here = nodes.lines().filter(|line| !gone.iter().any(|flag| line.contains(flag)));
             let primaries = here.clone().filter(|line| line.contains("master")).count();
             ensure!(primaries == usize::from(shards), "{primaries} primaries in\n{nodes}");
             let members = primaries * (usize::from(replicas) + 1);
