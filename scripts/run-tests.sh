@@ -31,7 +31,7 @@ run() {
 "$cargo" test "$@" --no-run 2>&1 | tee "$notes/built"
 # Those that take minutes first, so that none is left alone at the end.
 sed -n 's/^ *Executable .*(\(.*\))$/\1/p' "$notes/built" |
-    awk '{ print (/\/(crash|keep|rebalance|scenarios|tls)-/ ? 1 : 2), $0 }' | sort | cut -d ' ' -f 2 >"$notes/binaries"
+    awk '{ print (/\/(crash|keep|rebalance|scale|scenarios|tls)-/ ? 1 : 2), $0 }' | sort | cut -d ' ' -f 2 >"$notes/binaries"
 [[ -s $notes/binaries ]] || {
     echo "cargo named no test binary" >&2
     exit 70

@@ -320,20 +320,23 @@ fn an_evacuation_keeps_the_shards_with_the_most_members_that_stay() {
         let pods: Vec<String> = pods.iter().map(|pod| format!("valkey-{pod}")).collect();
         Evacuation::of(&ground, &membership, &pods, shards.and_then(NonZeroU16::new))
     };
-    // Who leaves, how many shards remain; who is kept, who hands over, how many slots move.
-    type Case = (&'static [usize], Option<u16>, &'static [usize], &'static [usize], usize);
+    // Who leaves, how many shards remain; who is kept, who hands over, who leaves with its whole shard, how many slots move.
+    type Case = (&'static [usize], Option<u16>, &'static [usize], &'static [usize], &'static [usize], usize);
     let cases: [Case; 6] = [
-        (&[3], None, &[0, 1, 2], &[], 0),
-        (&[0], None, &[0, 1, 2], &[0], 0),
-        (&[2, 5], None, &[0, 1], &[], 5461),
-        (&[2, 5, 1], None, &[0, 1], &[1], 5461),
-        (&[3], Some(2), &[1, 2], &[], 5461),
-        (&[0, 4], Some(2), &[1, 2], &[], 5461),
+        (&[3], None, &[0, 1, 2], &[], &[], 0),
+        (&[0], None, &[0, 1, 2], &[0], &[], 0),
+        (&[2, 5], None, &[0, 1], &[], &[2, 5], 5461),
+        (&[2, 5, 1], None, &[0, 1], &[1], &[2, 5], 5461),
+        (&[3], Some(2), &[1, 2], &[], &[], 5461),
+        (&[0, 4], Some(2), &[1, 2], &[], &[], 5461),
     ];
-    for (leaving, shards, kept, handovers, moved) in cases {
+    for (leaving, shards, kept, handovers, dissolving, moved) in cases {
         let plan = evacuate(leaving, shards).unwrap();
         let ids = |nodes: &[usize]| nodes.iter().map(|node| id(*node)).collect::<Vec<_>>();
         assert_eq!((plan.kept, plan.handovers), (ids(kept), ids(handovers)), "{leaving:?}");
+        let called = |node: &usize| format!("valkey-{node}");
+        let names: Vec<_> = plan.dissolving.iter().filter_map(|label| Some(label.pod.as_ref()?.to_string())).collect();
+        assert_eq!(names, dissolving.iter().map(called).collect::<Vec<_>>(), "{leaving:?}");
         assert_eq!(plan.moves.iter().map(|one| one.slots.len()).sum::<usize>(), moved, "{leaving:?}");
     }
     assert_eq!(evacuate(&[0, 1, 2, 3, 4, 5], None), Err(Refused::Everybody));

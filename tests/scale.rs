@@ -1,5 +1,5 @@
-//! A cluster under `run` grows by two shards and shrinks back, as its StatefulSet would: pods are added, join by
-//! themselves and get slots; they are emptied, taken away, and forgotten.
+//! A cluster under `run` grows by two shards, shrinks back and grows again, as its StatefulSet would: pods are added, join
+//! by themselves and get slots; they are emptied, taken away, and forgotten; they come back with their old volumes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread::sleep;
@@ -11,6 +11,8 @@ use testbed::{Ended, Testbed, Valkey};
 use valkeeper::topology::{NodeId, Role, SLOT_COUNT, View, parse};
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// For so long a forgotten node is forgotten again by whoever hears of it from one that remembers.
+const BAN: Duration = Duration::from_secs(60);
 const KEYS: usize = 300;
 
 fn view(bed: &Testbed, pod: usize) -> Result<View> {
@@ -41,7 +43,20 @@ fn stands(bed: &Testbed, pods: std::ops::Range<usize>, shards: usize) -> Result<
 
 #[track_caller]
 fn wait_stands(bed: &Testbed, pods: std::ops::Range<usize>, shards: usize) {
-    bed.wait_for("the cluster to be whole", LIMIT, || stands(bed, pods.clone(), shards).map(Some)).unwrap();
+    wait_stands_within(LIMIT, bed, pods, shards);
+}
+
+#[track_caller]
+fn wait_stands_within(limit: Duration, bed: &Testbed, pods: std::ops::Range<usize>, shards: usize) {
+    bed.wait_for("the cluster to be whole", limit, || stands(bed, pods.clone(), shards).map(Some)).unwrap();
+}
+
+/// The pod says ok and has the data of its primary, if it has one.
+fn in_step(bed: &Testbed, pod: usize) -> Result<()> {
+    let replication: String = cmd("INFO").arg("replication").query(&mut bed.connection(pod)?)?;
+    let follows = replication.contains("role:master") || replication.contains("master_link_status:up");
+    ensure!(follows && bed.cluster_info(pod)?["cluster_state"] == "ok", "{replication}");
+    Ok(())
 }
 
 /// How many slots each primary owns.
@@ -61,6 +76,11 @@ fn keys(bed: &Testbed, pods: std::ops::Range<usize>) -> BTreeMap<String, usize> 
         }
     }
     found
+}
+
+fn setting(bed: &Testbed, pod: usize, name: &str) -> String {
+    let found = cmd("CONFIG").arg("GET").arg(name).query::<BTreeMap<String, String>>(&mut bed.connection(pod).unwrap());
+    found.unwrap().remove(name).unwrap()
 }
 
 #[test]
@@ -90,9 +110,9 @@ fn with_auto_rebalance_a_new_shard_fills_by_itself() {
 }
 
 #[test]
-fn pods_that_are_added_join_and_get_slots_and_those_that_are_emptied_can_go() {
-    for valkey in Valkey::all() {
-        let bed = Testbed::builder(&valkey)
+fn pods_that_are_added_join_and_get_slots_and_those_that_are_emptied_can_go_and_come_back() {
+    Valkey::each(Valkey::all(), |valkey| {
+        let bed = Testbed::builder(valkey)
             .pods(10)
             .binary(env!("CARGO_BIN_EXE_valkeeper"))
             .in_memory(true)
@@ -125,11 +145,16 @@ fn pods_that_are_added_join_and_get_slots_and_those_that_are_emptied_can_go() {
 
         let leaving = ["valkey-6", "valkey-7", "valkey-8", "valkey-9"];
         let evacuate = [&["evacuate", "--shards", "3"], &leaving[..]].concat();
+        let roles = || [6, 7, 8, 9].map(|pod| view(&bed, pod).unwrap().myself().role);
+        let grown = roles();
         valkeeper(&evacuate).expect(0, &[]);
         valkeeper(&evacuate).expect(0, &[]);
         for pod in 6..10 {
             assert!(view(&bed, pod).unwrap().myself().slots.is_empty(), "{}: {pod}", valkey.version);
+            let follows = setting(&bed, pod, "cluster-allow-replica-migration");
+            assert_eq!(follows, "yes", "{}: it is put back", valkey.version);
         }
+        assert_eq!(roles(), grown, "{}: shards that leave whole stay shards", valkey.version);
         for pod in (6..10).rev() {
             bed.pod(pod).terminate().unwrap();
             assert!(bed.pod(pod).wait_end(LIMIT).unwrap().success());
@@ -138,7 +163,25 @@ fn pods_that_are_added_join_and_get_slots_and_those_that_are_emptied_can_go() {
         wait_stands(&bed, 0..6, 3);
         assert_eq!(keys(&bed, 0..6), before, "{}: each key once", valkey.version);
         valkeeper(&["bootstrap", "--shards", "3", "--replicas", "1"]).expect(0, &["nothing was changed"]);
-    }
+
+        for pod in 6..10 {
+            bed.pod(pod).move_to(bed.spare_addr());
+            bed.pod(pod).start().unwrap();
+        }
+        for pod in (0..6).rev() {
+            bed.pod(pod).set_run_args(&["--shards", "5", "--replicas", "1"]);
+            bed.pod(pod).terminate().unwrap();
+            assert!(bed.pod(pod).wait_end(LIMIT).unwrap().success());
+            bed.pod(pod).start().unwrap();
+            bed.wait_for("the pod to be one of the cluster", LIMIT, || in_step(&bed, pod).map(Some)).unwrap();
+        }
+        wait_stands_within(LIMIT + BAN, &bed, 0..10, 5);
+        valkeeper(&["rebalance"]).expect(0, &[]);
+        assert!(slots(&bed).iter().all(|slots| slots.abs_diff(even) <= 1), "{:?}", slots(&bed));
+        wait_stands(&bed, 0..10, 5);
+        assert_eq!(roles(), grown, "{}", valkey.version);
+        assert_eq!(keys(&bed, 0..10), before, "{}: each key once", valkey.version);
+    });
 }
 
 /// How many slots of a pod are on their way.

@@ -8,6 +8,7 @@ mod keywise;
 mod meter;
 mod report;
 mod rounds;
+mod standing;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

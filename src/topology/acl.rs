@@ -59,7 +59,7 @@ pub const GRANTS: [Grant; 40] = [
     act("psync", "replication: a replica asks its primary for what it missed"),
     act("replconf", "replication: a replica says who it is and how far"),
     act("sync", "replication: the second connection of `dual-channel-replication-enabled yes`"),
-    act("config|set", "marks and timeouts while a cluster forms, leaving, held back starts, the append-only file"),
+    act("config|set", "marks, timeouts while forming, leaving, `evacuate`, held back starts, the append-only file"),
     act("cluster|set-config-epoch", "forming: epochs of their own for nodes that know nobody"),
     act("cluster|meet", "forming and healing: nodes get to know each other, or find each other again"),
     act("cluster|addslotsrange", "forming: free slots get an owner"),

@@ -192,6 +192,19 @@ impl Mover {
         Ok(found.iter().find_map(|found| found.get("cluster-databases").copied()).unwrap_or(1))
     }
 
+    /// Whether the server is to follow whoever takes the last slot of its shard. Says whether that is a change.
+    pub async fn let_follow(&mut self, follows: bool) -> Result<bool, MoveError> {
+        const SETTING: &str = "cluster-allow-replica-migration";
+        let config = |verb| redis::cmd("CONFIG").arg(verb).arg(SETTING).take();
+        let word = if follows { "yes" } else { "no" };
+        let found: Vec<BTreeMap<String, String>> = self.ask([config("GET")]).await?;
+        if found.iter().any(|found| found.get(SETTING).is_some_and(|is| is == word)) {
+            return Ok(false);
+        }
+        self.ask::<()>([config("SET").arg(word).take()]).await?;
+        Ok(true)
+    }
+
     /// From now on what is listed, measured and moved is of this database.
     pub async fn select(&mut self, database: u32) -> Result<(), MoveError> {
         let mut command = redis::cmd("SELECT");

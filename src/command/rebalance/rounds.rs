@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::carry::carry;
+use super::standing::Standing;
 use super::{Tools, handover};
 use crate::exit::{Exit, Failure};
 use crate::observer::Observer;
@@ -39,6 +40,7 @@ pub struct Run<'r> {
     stalled: Option<(u64, Instant)>,
     /// How many slots an earlier run had left half-way.
     pub(super) resumed: usize,
+    standing: Standing,
     /// Who has taken over from whom.
     pub(super) handed_over: Vec<(String, String)>,
 }
@@ -93,6 +95,7 @@ impl<'r> Run<'r> {
             told: BTreeSet::new(),
             stalled: None,
             resumed: 0,
+            standing: Standing::default(),
             handed_over: Vec::new(),
         }
     }
@@ -104,6 +107,12 @@ impl<'r> Run<'r> {
 
     /// Looks and acts until the goal is reached, and everybody knows.
     pub async fn rounds(&mut self, observer: &mut Observer) -> Result<Observation, Failure> {
+        let ended = self.reach(observer).await;
+        self.standing.release(self.tools).await;
+        ended
+    }
+
+    async fn reach(&mut self, observer: &mut Observer) -> Result<Observation, Failure> {
         // The first look may have been at one node only; it has told of the others.
         observer.round(self.deadline).await;
         while !self.tools.halt.is_set() {
@@ -132,6 +141,11 @@ impl<'r> Run<'r> {
                 }
             };
             self.refused = None;
+            if let (Goal::Evacuate { pods, shards }, Next::Move(_) | Next::Mend(_)) = (self.goal, &next)
+                && let Ok(evacuation) = Evacuation::of(&ground, &membership, pods, *shards)
+            {
+                self.standing.hold(self.tools, evacuation.dissolving.iter()).await;
+            }
             let is_wait = matches!(next, Next::Wait(_));
             let acted = match next {
                 Next::Done => return Ok(observation),

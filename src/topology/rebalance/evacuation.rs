@@ -8,7 +8,7 @@ use super::ground::is_called;
 use super::spread::fill;
 use super::{Ground, Move, Refused, Share};
 use crate::topology::drain::{Peer, elects};
-use crate::topology::membership::{Label, Membership};
+use crate::topology::membership::{Label, Member, Membership};
 use crate::topology::node::{NodeId, Role};
 use crate::topology::server::ServerReport;
 
@@ -23,6 +23,8 @@ pub struct Evacuation {
     pub handovers: Vec<NodeId>,
     /// Members that stay.
     pub staying: Vec<NodeId>,
+    /// Members of shards that are to be emptied and have no member that stays.
+    pub dissolving: Vec<Label>,
 }
 
 /// How far behind an heir may be when it is asked, in bytes: the primary holds writes back until it has caught up.
@@ -97,8 +99,11 @@ impl Evacuation {
             weight: u32::from(kept.contains(&primary.id)),
         });
         let moves = fill(&shares.collect::<Vec<_>>()).ok_or(Refused::Everybody)?;
+        let dissolves =
+            |member: &Member<'_>| ground.heir_of(member.id()).is_some_and(|primary| stayers(primary.id) == 0);
+        let dissolving = members.iter().filter(|member| dissolves(member)).map(Member::label).collect();
         let handovers = kept.iter().copied().filter(|id| !staying.contains(id)).collect();
-        Ok(Self { kept, moves, handovers, staying })
+        Ok(Self { kept, moves, handovers, staying, dissolving })
     }
 }
 
