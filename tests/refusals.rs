@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use testbed::redis::cmd;
+use testbed::redis::{Cmd, cmd};
 use testbed::{Ended, Fault, Testbed, Valkey};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -136,6 +136,62 @@ fn a_shape_that_contradicts_what_stands_is_refused_and_nothing_moves() {
     bootstrap(&bed, &["--shards", "3", "--replicas", "0", "--timeout", "2s"])
         .expect(76, &["6 nodes answer, and 3 shards with 0 replicas each make 3"]);
     assert_eq!(views(&bed), before, "nothing was done to anybody");
+}
+
+/// The names of all keys that primaries have, those that are on two of them twice.
+fn keys(bed: &Testbed) -> Vec<String> {
+    let names = |pod: usize| cmd("KEYS").arg("*").query::<Vec<String>>(&mut bed.connection(pod).unwrap()).unwrap();
+    let mut found: Vec<String> = bed.primaries().unwrap().into_iter().flat_map(names).collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn replicas_that_become_empty_primaries_as_a_refusal_advises_have_forgotten_for_good() {
+    Valkey::each(Valkey::all(), |valkey| {
+        let bed = Testbed::builder(valkey)
+            .pods(4)
+            .binary(env!("CARGO_BIN_EXE_valkeeper"))
+            .config("appendonly", "yes")
+            .config("repl-diskless-sync-delay", "0")
+            .build()
+            .unwrap();
+        bootstrap(&bed, &["--shards", "2", "--replicas", "1"]).expect(0, &[]);
+        let primaries = bed.primaries().unwrap();
+        // Who does not serve a key answers MOVED.
+        let mut clients: Vec<_> = primaries.iter().map(|pod| bed.connection(*pod).unwrap()).collect();
+        let mut tell = |command: Cmd| clients.iter_mut().any(|client| command.query::<()>(client).is_ok());
+        assert!((0..1_000).all(|key| tell(cmd("SET").arg(format!("key:{key}")).arg("value").take())));
+        bed.wait_in_sync(LIMIT).unwrap();
+
+        let wider = ["--shards", "4", "--replicas", "0"];
+        bootstrap(&bed, &wider).expect(76, &["CLUSTER RESET SOFT, and then BGREWRITEAOF"]);
+        let spared: Vec<usize> = (0..4).filter(|pod| !primaries.contains(pod)).collect();
+        for pod in &spared {
+            cluster(&bed, *pod, &["RESET", "SOFT"]);
+            let mut client = bed.connection(*pod).unwrap();
+            cmd("BGREWRITEAOF").query::<()>(&mut client).unwrap();
+            bed.wait_for("the append-only file to be rewritten", LIMIT, || {
+                let info: String = cmd("INFO").arg("persistence").query(&mut client)?;
+                let pending = ["aof_rewrite_in_progress:1", "aof_rewrite_scheduled:1"];
+                Ok((!pending.iter().any(|field| info.contains(field))).then_some(()))
+            })
+            .unwrap();
+        }
+        assert!((0..500).all(|key| tell(cmd("DEL").arg(format!("key:{key}")).take())));
+        let left = keys(&bed);
+        assert_eq!(left.len(), 500);
+
+        bootstrap(&bed, &wider).expect(0, &[]);
+        Ended::of(&mut bed.valkeeper(&["rebalance"]), LIMIT).unwrap().expect(0, &[]);
+        assert_eq!(bed.primaries().unwrap(), [0, 1, 2, 3]);
+        for pod in spared {
+            bed.pod(pod).kill().unwrap();
+            bed.pod(pod).start().unwrap();
+        }
+        bed.wait_in_sync(LIMIT).unwrap();
+        assert_eq!(keys(&bed), left, "{}", valkey.version);
+    });
 }
 
 #[test]
