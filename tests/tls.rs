@@ -5,6 +5,8 @@
 mod commands;
 #[path = "tls/moving.rs"]
 mod moving;
+#[path = "tls/options.rs"]
+mod options;
 #[path = "tls/refused.rs"]
 mod refused;
 #[path = "tls/rotating.rs"]
