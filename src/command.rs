@@ -13,6 +13,7 @@ pub mod rebalance;
 pub mod run;
 pub mod status;
 
+mod password_file;
 mod peers;
 mod progress;
 mod render;

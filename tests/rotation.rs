@@ -7,6 +7,8 @@ mod killed;
 mod load;
 #[path = "rotation/lone.rs"]
 mod lone;
+#[path = "rotation/moving.rs"]
+mod moving;
 #[path = "rotation/tools.rs"]
 mod tools;
 #[path = "rotation/users.rs"]

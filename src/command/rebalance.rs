@@ -20,7 +20,7 @@ use futures_util::future::join_all;
 use tokio::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::render;
+use super::{password_file, render};
 use crate::cli::{MovingArgs, ReachArgs, RebalanceArgs};
 use crate::config::{Credentials, Reach};
 use crate::exit::{Exit, Failure};
@@ -76,12 +76,12 @@ pub async fn run(args: &RebalanceArgs, stop: impl Future<Output = ()>) -> Result
 
 /// Reaches a goal, and prints how.
 pub(super) async fn reach(
-    reach: &ReachArgs,
+    args: &ReachArgs,
     goal: Goal,
     moving: &MovingArgs,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
-    let reach = Reach::new(reach)?;
+    let reach = Reach::new(args)?;
     let mut observer = Observer::new(&reach, 0)?;
     let deadline = Instant::now() + moving.timeout;
     let (meter, halt) = (Meter::new(moving.max_rate), Halt::default());
@@ -93,7 +93,8 @@ pub(super) async fn reach(
         return render::print(&foretold?.print(moving.output)?);
     }
     let ended = {
-        let rounds = pin!(run.rounds(&mut observer));
+        let rounds = run.rounds(&mut observer);
+        let rounds = pin!(password_file::watch_during(&args.credentials.login, &reach.credentials.keyring, rounds));
         until_stopped(rounds, &tools, deadline, stop).await
     };
     meter.finish();

@@ -12,7 +12,6 @@ mod guard;
 mod input;
 mod keep;
 mod metrics;
-mod password_file;
 mod pod;
 mod record;
 mod settings;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::Pod;
+use crate::command::password_file;
 use crate::command::probe::{OwnHealth, Told};
 use crate::command::rebalance;
 use crate::command::run::certificates::Certificates;
@@ -21,7 +22,7 @@ use crate::command::run::metrics;
 use crate::command::run::record::Record;
 use crate::command::run::settings::Settings;
 use crate::command::run::watch::Watch;
-use crate::command::run::{aof, guard, password_file};
+use crate::command::run::{aof, guard};
 use crate::exit;
 use crate::observer::Observer;
 use crate::process::memory;

@@ -2,16 +2,33 @@
 //! so the file is read, not watched for events.
 
 use std::fs;
+use std::future::pending;
 use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::config::{Keyring, Secret, password_from};
+use crate::cli::LoginArgs;
+use crate::config::{self, Keyring, Secret, password_from};
 
 const OFTEN: Duration = Duration::from_millis(500);
 /// A file that is written in its place is not whole for a moment.
 const SETTLED: Duration = Duration::from_millis(50);
+
+/// Watches the file that the options name, if they do, for as long as something takes.
+pub(super) async fn watch_during<T>(args: &LoginArgs, keyring: &Keyring, what: impl Future<Output = T>) -> T {
+    let file = config::password_file(args);
+    let watched = async {
+        if let Some(file) = &file {
+            watch(file, keyring).await;
+        }
+        pending().await
+    };
+    tokio::select! {
+        done = what => done,
+        never = watched => never,
+    }
+}
 
 /// Goes on for as long as the file is one that can be read again and again, which a pipe is not.
 pub(super) async fn watch(file: &Path, keyring: &Keyring) {
@@ -23,7 +40,7 @@ pub(super) async fn watch(file: &Path, keyring: &Keyring) {
             Ok(_) => {
                 sleep(SETTLED).await;
                 if self::read(file) == read {
-                    tracing::info!("the password file has changed: it is changed over to what it says now");
+                    tracing::info!("the password file has changed: what it says now is our password");
                     read.into_iter().for_each(|password| keyring.turn_to(password));
                 }
                 continue;
