@@ -71,8 +71,14 @@ fn write_keys(bed: &Testbed) {
 fn no_command_shows_the_password_to_anybody() {
     for valkey in Valkey::all() {
         let onlooker = Onlooker::of(MARKER);
-        let bed =
-            Testbed::builder(&valkey).binary(BINARY).supervised(true).pods(4).start_servers(false).build().unwrap();
+        let bed = Testbed::builder(&valkey)
+            .binary(BINARY)
+            .supervised(true)
+            .pods(4)
+            .start_servers(false)
+            .config("loglevel", "debug")
+            .build()
+            .unwrap();
         let file = bed.dir().join("password");
         fs::write(&file, format!("{MARKER}\n")).unwrap();
         for pod in bed.pods() {
@@ -120,9 +126,21 @@ fn no_command_shows_the_password_to_anybody() {
         silent("drain", &mut told(bed.valkeeper_in(0, &["drain", "-o", "json"]), "json"), &[0]);
         // One that is wrong is no less a secret.
         let wrong = format!("{MARKER}, but wrong");
-        silent("status", text(&["status"]).env("VALKEY_PASSWORD", &wrong), &[1, 69]);
-        silent("bootstrap", text(&["bootstrap", "--timeout", "3s"]).env("VALKEY_PASSWORD", &wrong), &[1, 69, 75, 76]);
-        silent("drain", told(bed.valkeeper_in(1, &["drain"]), "text").env("VALKEY_PASSWORD", &wrong), &[64]);
+        for args in [
+            &["status"][..],
+            &["doctor"],
+            &["bootstrap", "--timeout", "2s"],
+            &["rebalance", "--timeout", "2s"],
+            &["evacuate", "valkey-3", "--timeout", "2s"],
+        ] {
+            for mut command in [text(args), json(args)] {
+                silent(args[0], command.env("VALKEY_PASSWORD", &wrong), &[1, 64, 69, 75, 76]);
+            }
+        }
+        for args in [&["drain"][..], &["drain", "-o", "json"], &["probe", "liveness"], &["probe", "readiness"]] {
+            let mut command = told(bed.valkeeper_in(1, args), "text");
+            silent(args[0], command.env("VALKEY_PASSWORD", &wrong), &[0, 1, 64]);
+        }
         for pod in bed.pods() {
             // One server dies, and is handed over from.
             match pod.ordinal() {
@@ -151,50 +169,52 @@ fn no_command_shows_the_password_to_anybody() {
 fn neither_a_password_that_changes_nor_a_private_key_is_shown_to_anybody() {
     const NEXT: &str = "m4rk3r-n3xt";
     const APP: &str = "app";
-    let (onlooker, next_onlooker) = (Onlooker::of(MARKER), Onlooker::of(NEXT));
-    let hash = Secret::new(MARKER).hash();
-    let mut bed = Testbed::builder(&Valkey::newest())
-        .binary(BINARY)
-        .supervised(true)
-        .tls(true)
-        .pods(2)
-        .start_servers(false)
-        .users((APP, MARKER), (APP, MARKER))
-        .config("user", "default off")
-        .config("user", &format!("{APP} on #{} ~* &* +@all", hash.as_str()))
-        .build()
+    for valkey in Valkey::all() {
+        let (onlooker, next_onlooker) = (Onlooker::of(MARKER), Onlooker::of(NEXT));
+        let hash = Secret::new(MARKER).hash();
+        let mut bed = Testbed::builder(&valkey)
+            .binary(BINARY)
+            .supervised(true)
+            .tls(true)
+            .pods(2)
+            .start_servers(false)
+            .users((APP, MARKER), (APP, MARKER))
+            .config("user", "default off")
+            .config("user", &format!("{APP} on #{} ~* &* +@all", hash.as_str()))
+            .build()
+            .unwrap();
+        let files: Vec<_> = (0..2).map(|pod| bed.dir().join(format!("password-{pod}"))).collect();
+        for (pod, file) in bed.pods().iter().zip(&files) {
+            fs::write(file, MARKER).unwrap();
+            let args = ["--username", APP, "--password-file", file.to_str().unwrap(), "--password-overlap", "0s"];
+            pod.set_run_args(&[&args[..], &["--shards", "1", "--replicas", "1", "--log-level", "trace"]].concat());
+            pod.start().unwrap();
+        }
+        bed.form(1, 1).unwrap();
+        files.iter().for_each(|file| fs::write(file, NEXT).unwrap());
+        bed.wait_for("the former password to be refused", LIMIT, || {
+            let is_over = |pod: &testbed::Pod| pod.run_log().contains("refuses the former password");
+            Ok(bed.pods().iter().all(is_over).then_some(()))
+        })
         .unwrap();
-    let files: Vec<_> = (0..2).map(|pod| bed.dir().join(format!("password-{pod}"))).collect();
-    for (pod, file) in bed.pods().iter().zip(&files) {
-        fs::write(file, MARKER).unwrap();
-        let args = ["--username", APP, "--password-file", file.to_str().unwrap(), "--password-overlap", "0s"];
-        pod.set_run_args(&[&args[..], &["--shards", "1", "--replicas", "1", "--log-level", "trace"]].concat());
-        pod.start().unwrap();
+        bed.set_password(NEXT);
+        let status = silent("status", bed.valkeeper(&["status"]).args(["--log-level", "trace"]), &[0, 1]);
+        let key = fs::read_to_string(bed.tls().mount(0).key()).unwrap();
+        let key = key.lines().nth(1).unwrap();
+        for pod in bed.pods() {
+            pod.stop().unwrap();
+            let log = pod.run_log();
+            let is_silent = ![MARK, key].iter().any(|secret| holds(log.as_bytes(), secret));
+            assert!(log.contains("TRACE") && is_silent, "the log of {} tells a secret", pod.name());
+        }
+        assert!(!holds(status.to_string().as_bytes(), key));
+        let told = |path: &PathBuf| !files.contains(path) && !path.starts_with(bed.dir().join("certificates"));
+        for path in files_below(bed.dir()).into_iter().filter(told) {
+            let text = fs::read(&path).unwrap();
+            assert!(![MARK, key].iter().any(|secret| holds(&text, secret)), "{} holds a secret", path.display());
+        }
+        assert_eq!((onlooker.saw(), next_onlooker.saw()), Default::default());
     }
-    bed.form(1, 1).unwrap();
-    files.iter().for_each(|file| fs::write(file, NEXT).unwrap());
-    bed.wait_for("the former password to be refused", LIMIT, || {
-        let is_over = |pod: &testbed::Pod| pod.run_log().contains("refuses the former password");
-        Ok(bed.pods().iter().all(is_over).then_some(()))
-    })
-    .unwrap();
-    bed.set_password(NEXT);
-    let status = silent("status", bed.valkeeper(&["status"]).args(["--log-level", "trace"]), &[0, 1]);
-    let key = fs::read_to_string(bed.tls().mount(0).key()).unwrap();
-    let key = key.lines().nth(1).unwrap();
-    for pod in bed.pods() {
-        pod.stop().unwrap();
-        let log = pod.run_log();
-        let is_silent = ![MARK, key].iter().any(|secret| holds(log.as_bytes(), secret));
-        assert!(log.contains("TRACE") && is_silent, "the log of {} tells a secret", pod.name());
-    }
-    assert!(!holds(status.to_string().as_bytes(), key));
-    let told = |path: &PathBuf| !files.contains(path) && !path.starts_with(bed.dir().join("certificates"));
-    for path in files_below(bed.dir()).into_iter().filter(told) {
-        let text = fs::read(&path).unwrap();
-        assert!(![MARK, key].iter().any(|secret| holds(&text, secret)), "{} holds a secret", path.display());
-    }
-    assert_eq!((onlooker.saw(), next_onlooker.saw()), Default::default());
 }
 
 #[test]
