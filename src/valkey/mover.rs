@@ -186,23 +186,28 @@ impl Mover {
 
     /// How many databases the cluster has: one, but for servers since 9.0 that were told otherwise.
     pub async fn databases(&mut self) -> Result<u32, MoveError> {
-        let mut command = redis::cmd("CONFIG");
-        command.arg("GET").arg("cluster-databases");
-        let found: Vec<BTreeMap<String, u32>> = self.ask([command]).await?;
-        Ok(found.iter().find_map(|found| found.get("cluster-databases").copied()).unwrap_or(1))
+        Ok(self.setting("cluster-databases").await?.and_then(|number| number.parse().ok()).unwrap_or(1))
     }
 
     /// Whether the server is to follow whoever takes the last slot of its shard. Says whether that is a change.
     pub async fn let_follow(&mut self, follows: bool) -> Result<bool, MoveError> {
         const SETTING: &str = "cluster-allow-replica-migration";
-        let config = |verb| redis::cmd("CONFIG").arg(verb).arg(SETTING).take();
         let word = if follows { "yes" } else { "no" };
-        let found: Vec<BTreeMap<String, String>> = self.ask([config("GET")]).await?;
-        if found.iter().any(|found| found.get(SETTING).is_some_and(|is| is == word)) {
-            return Ok(false);
+        let changes = self.setting(SETTING).await?.is_none_or(|is| is != word);
+        if changes {
+            let mut command = redis::cmd("CONFIG");
+            command.arg("SET").arg(SETTING).arg(word);
+            self.ask::<()>([command]).await?;
         }
-        self.ask::<()>([config("SET").arg(word).take()]).await?;
-        Ok(true)
+        Ok(changes)
+    }
+
+    /// What the server's configuration says, where it knows such a directive.
+    async fn setting(&mut self, name: &str) -> Result<Option<String>, MoveError> {
+        let mut command = redis::cmd("CONFIG");
+        command.arg("GET").arg(name);
+        let mut found: Vec<BTreeMap<String, String>> = self.ask([command]).await?;
+        Ok(found.first_mut().and_then(|found| found.remove(name)))
     }
 
     /// From now on what is listed, measured and moved is of this database.

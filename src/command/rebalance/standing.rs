@@ -9,8 +9,6 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-
 use super::Tools;
 use crate::topology::membership::Label;
 use crate::valkey::{MoveError, Mover};
@@ -23,17 +21,18 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(super) struct Standing {
     told: BTreeSet<SocketAddr>,
     /// Those of them that would have followed.
-    held: BTreeSet<SocketAddr>,
+    held: Vec<SocketAddr>,
 }
 
 impl Standing {
     /// Tells each once. Who cannot be told will follow: that is a copy too many, and no reason not to go on.
     pub(super) async fn hold(&mut self, tools: &Tools<'_>, members: impl Iterator<Item = &Label>) {
-        let new: Vec<&Label> = members.filter(|label| self.told.insert(label.address)).collect();
-        let asked = join_all(new.iter().map(|label| tell(tools, label.address, false))).await;
-        for (label, answer) in new.into_iter().zip(asked) {
-            match answer {
-                Ok(true) => drop(self.held.insert(label.address)),
+        for label in members {
+            if !self.told.insert(label.address) {
+                continue;
+            }
+            match tell(tools, label.address, false).await {
+                Ok(true) => self.held.push(label.address),
                 Ok(false) => {}
                 Err(why) => tracing::warn!("{label} will follow whoever takes its last slot: {why}"),
             }
@@ -42,10 +41,8 @@ impl Standing {
 
     /// Takes it back.
     pub(super) async fn release(&mut self, tools: &Tools<'_>) {
-        let held = std::mem::take(&mut self.held);
-        let asked = join_all(held.iter().map(|address| tell(tools, *address, true))).await;
-        for (address, answer) in held.iter().zip(asked) {
-            if let Err(why) = answer {
+        for address in std::mem::take(&mut self.held) {
+            if let Err(why) = tell(tools, address, true).await {
                 tracing::warn!("{address} keeps cluster-allow-replica-migration no until its restart: {why}");
             }
         }
