@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{Discriminant, discriminant};
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -44,6 +45,9 @@ pub struct Run<'r> {
     /// Who has taken over from whom.
     pub(super) handed_over: Vec<(String, String)>,
 }
+
+/// What ends with what was seen last.
+pub(super) type Rounds<'f> = Pin<Box<dyn Future<Output = Result<Observation, Failure>> + Send + 'f>>;
 
 /// What comes next.
 enum Next {
@@ -105,11 +109,13 @@ impl<'r> Run<'r> {
         Self { only: Some(node), ..self }
     }
 
-    /// Looks and acts until the goal is reached, and everybody knows.
-    pub async fn rounds(&mut self, observer: &mut Observer) -> Result<Observation, Failure> {
-        let ended = self.reach(observer).await;
-        self.standing.release(self.tools).await;
-        ended
+    /// Looks and acts until the goal is reached, and everybody knows. In a box, so that it is in the binary once.
+    pub fn rounds<'f>(&'f mut self, observer: &'f mut Observer) -> Rounds<'f> {
+        Box::pin(async move {
+            let ended = self.reach(observer).await;
+            self.standing.release(self.tools).await;
+            ended
+        })
     }
 
     async fn reach(&mut self, observer: &mut Observer) -> Result<Observation, Failure> {
