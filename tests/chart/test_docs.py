@@ -76,5 +76,9 @@ class Guides(unittest.TestCase):
         done = subprocess.run(["make", "--dry-run", "image"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
         init = only(render({}), "StatefulSet")["spec"]["template"]["spec"]["initContainers"][0]["image"]
         self.assertIn(f"--tag {init} ", done.stdout.replace("'", ""))
+        # The Dockerfile has options that the builder of older engines does not know.
+        self.assertIn("COPY --from=binary --chmod", (ROOT / "docker/Dockerfile").read_text())
+        builds = [line for line in done.stdout.splitlines() if "docker build" in line]
+        self.assertEqual([line.startswith("DOCKER_BUILDKIT=1 ") for line in builds], [True, True])
         for arg in ("VERSION", "REVISION"):
             self.assertRegex(done.stdout, rf"--build-arg '?{arg}=[0-9a-f]")
