@@ -50,8 +50,9 @@ test-chart: build ## Render the chart with Helm 3 and 4, and check what comes ou
 REPOSITORY ?= valkeeper
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)
 REVISION = $(shell git rev-parse --verify --quiet HEAD || echo 0)
-build_image = docker build --file docker/Dockerfile --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
-    --target $(1) --tag '$(REPOSITORY)/$(1):$(VERSION)' .
+# The Dockerfile takes BuildKit, which older engines have and do not use unless told to.
+build_image = DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --build-arg VERSION=$(VERSION) \
+    --build-arg REVISION=$(REVISION) --target $(1) --tag '$(REPOSITORY)/$(1):$(VERSION)' .
 
 .PHONY: image
 image: ## Build the image of valkeeper, and a Valkey image that begins with it, tagged as the chart asks for them

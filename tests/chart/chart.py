@@ -34,12 +34,28 @@ def helm(*args, helm=HELMS[-1], values=None, env=None):
     return done.returncode, done.stdout, done.stderr
 
 
-def template(values, *args, **how):
+def merged(values, more):
+    """Values with others over them, as Helm puts them together."""
+    both = dict(values)
+    for key, value in more.items():
+        below = both.get(key)
+        both[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return both
+
+
+def whole(values):
+    """The values of a case with those of the file that it names."""
+    values = dict(values)
+    file = values.pop("file", None)
+    return merged(yaml.safe_load((CHART / file).read_text()), values) if file else values
+
+
+def template(values, *args, chart=CHART, **how):
     """`helm template` with these values."""
     values = dict(values)
     file = values.pop("file", None)
     files = ["--values", str(CHART / file)] if file else []
-    return helm("template", RELEASE, str(CHART), "--namespace", NAMESPACE, *files, *args, values=values, **how)
+    return helm("template", RELEASE, str(chart), "--namespace", NAMESPACE, *files, *args, values=values, **how)
 
 
 def render(values, *args, **how):
@@ -50,11 +66,16 @@ def render(values, *args, **how):
     return [each for each in yaml.safe_load_all(text) if each]
 
 
+def each_of(values, do=render):
+    """What is done with each of these values, in their order; Helm is a process each time, so that several run at once."""
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        return list(pool.map(do, values))
+
+
 @functools.cache
 def rendered():
-    """The objects of every case; Helm is a process each time, so that several run at once."""
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        return dict(zip(CASES, pool.map(render, CASES.values())))
+    """The objects of every case."""
+    return dict(zip(CASES, each_of(CASES.values())))
 
 
 def case(name):

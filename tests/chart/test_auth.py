@@ -1,12 +1,12 @@
 """Passwords, and what is looked up in the cluster."""
 
 import base64
+import hashlib
+import json
 import tempfile
 import unittest
 
-import yaml
-
-from chart import CASES, CHART, HELMS, case, containers, helm, of_kind, only, pods, render, template
+from chart import CASES, HELMS, case, containers, each_of, merged, of_kind, only, pods, render, template, whole
 from fake_api import FakeApi
 
 SECRET = "/api/v1/namespaces/cache/secrets/prod-valkey-cluster"
@@ -42,12 +42,28 @@ class Auth(unittest.TestCase):
         self.assertEqual(of_kind(case("existing-secret"), "Secret"), [])
 
     def test_a_password_is_nowhere_but_in_the_secret(self):
-        word = CASES["password"]["auth"]["password"]
-        objects = case("password")
-        self.assertEqual(base64.b64decode(only(objects, "Secret")["data"]["password"]).decode(), word)
-        rest = yaml.safe_dump([each for each in objects if each["kind"] != "Secret"])
-        self.assertNotIn(word, rest)
-        self.assertNotIn(base64.b64encode(word.encode()).decode(), rest)
+        word = "MARKER-7f3a9c"
+        given = {"auth": {"enabled": True, "password": word, "existingSecret": "", "autoGenerate": False}}
+        for name, objects in zip(CASES, each_of(merged(whole(values), given) for values in CASES.values())):
+            with self.subTest(name):
+                self.is_kept(word, objects)
+        made = [name for name in CASES if whole(CASES[name]).get("auth", {}).get("autoGenerate")]
+        self.assertGreaterEqual(len(made), 2)
+        for name in made:
+            with self.subTest(name):
+                word = base64.b64decode(only(case(name), "Secret")["data"]["password"]).decode()
+                self.assertEqual(len(word), 32)
+                self.is_kept(word, case(name))
+
+    def is_kept(self, word, objects):
+        """That the word is the password in the Secret, and nowhere else in any form."""
+        secret = only(objects, "Secret")
+        self.assertEqual(base64.b64decode(secret["data"]["password"]).decode(), word)
+        bare = {key: value for key, value in secret.items() if key != "data"}
+        rest = json.dumps([bare, *(each for each in objects if each is not secret)])
+        encoded = base64.b64encode(word.encode()).decode()
+        for form in (word, encoded, hashlib.sha256(word.encode()).hexdigest()):
+            self.assertNotIn(form, rest)
 
     def test_no_container_gets_it_as_a_variable_or_an_argument(self):
         for name in CASES:

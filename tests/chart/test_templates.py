@@ -43,8 +43,9 @@ class EveryCase(unittest.TestCase):
 
     def test_lint_has_nothing_to_say(self):
         for program in HELMS:
-            code, said, complaint = helm("lint", "--strict", str(CHART), helm=program)
-            self.assertEqual(code, 0, said + complaint)
+            for files in [[], *(["--values", str(file)] for file in sorted(CHART.glob("values-overrides-*.yaml")))]:
+                code, said, complaint = helm("lint", "--strict", str(CHART), *files, helm=program)
+                self.assertEqual(code, 0, said + complaint)
 
     def test_helm_3_and_4_give_the_same(self):
         def key(each):
@@ -226,6 +227,12 @@ class Parts(unittest.TestCase):
         stateful = [only(render(values), "StatefulSet") for values in (one, two)]
         self.assertEqual(*stateful)
 
+    def test_tls_is_asked_of_clients_and_of_the_bus_as_told(self):
+        for name, clients, bus in (("tls", "yes", "yes"), ("tls-optional", "optional", "no")):
+            conf = only(case(name), "ConfigMap")["data"]["valkey.conf"].splitlines()
+            tls = [line for line in conf if line.startswith("tls-")]
+            self.assertEqual(tls, [f"tls-auth-clients {clients}", f"tls-cluster {bus}"])
+
     def test_standalone_has_nothing_of_a_cluster(self):
         objects = case("standalone")
         self.assertEqual(of_kind(objects, "Job") + of_kind(objects, "PodDisruptionBudget"), [])
@@ -287,7 +294,7 @@ class Parts(unittest.TestCase):
         volume = next(each for each in spec["volumes"] if each["name"] == "valkeeper")
         self.assertTrue(volume["image"]["reference"].startswith("registry.example/valkeeper/valkeeper@sha256:"))
         own = server(case("server-image"))
-        self.assertEqual(own["command"], ["/usr/local/bin/valkeeper"])
+        self.assertEqual(own["command"], ["/usr/bin/valkeeper"])
         self.assertEqual(own["image"], "registry.example/team/valkey:9.1-keeper")
         job = only(case("server-image"), "Job")["spec"]["template"]["spec"]["containers"][0]
         self.assertEqual((job["image"], job["command"]), (own["image"], own["command"]))
@@ -298,11 +305,30 @@ class Parts(unittest.TestCase):
         self.assertEqual((own["VALKEEPER_TLS"], own["VALKEEPER_AOF_PARTIAL_RESYNC"]), ("true", "true"))
         self.assertEqual(own["VALKEEPER_PASSWORD_FILE"], "/etc/valkeeper/password/password")
         self.assertEqual(of_kind(cluster, "Secret"), [])
-        self.assertEqual(len(of_kind(cluster, "NetworkPolicy")), 2)
+        self.assertEqual(of_kind(cluster, "NetworkPolicy")[0]["spec"]["ingress"][2]["from"],
+                         [{"podSelector": {"matchLabels": {"prod-valkey-cluster-client": "true"}}}])
         only(cluster, "ServiceMonitor")
+        stateful = only(cluster, "StatefulSet")["spec"]
+        # Six machines: three shards with a replica each, and no two pods share one.
+        self.assertEqual((stateful["replicas"], own["VALKEEPER_SHARDS"], own["VALKEEPER_REPLICAS"]), (6, "3", "1"))
+        rules = stateful["template"]["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        self.assertEqual([rule["topologyKey"] for rule in rules], ["kubernetes.io/hostname"])
+        resources = server(cluster)["resources"]
+        self.assertEqual((resources["requests"]["memory"], resources["limits"]), ("4Gi", {"memory": "4Gi"}))
+        volume = stateful["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"]
+        self.assertEqual((volume, own["VALKEEPER_LOG_FORMAT"]), ("16Gi", "json"))
+        secrets = {each["secret"]["secretName"] for each in stateful["template"]["spec"]["volumes"] if "secret" in each}
+        self.assertEqual(secrets, {"valkey-auth", "valkey-tls"})
+        conf = only(cluster, "ConfigMap")["data"]["valkey.conf"].splitlines()
+        self.assertLessEqual({"appendonly yes", "tls-cluster yes", f"maxmemory {2**32 * 60 // 100}"}, set(conf))
         alone = case("overrides-standalone")
         self.assertEqual(only(alone, "StatefulSet")["spec"]["replicas"], 1)
-        only(alone, "Secret")
+        secret = only(alone, "Secret")["metadata"]
+        self.assertEqual((secret["name"], secret["annotations"]["valkey-cluster/auto-generated"]), ("prod-valkey-cluster", "true"))
+        self.assertEqual(server(alone)["resources"]["limits"], {"memory": "1Gi"})
+        self.assertEqual(environment(server(alone))["VALKEEPER_MODE"], "standalone")
+        claim = only(alone, "StatefulSet")["spec"]["volumeClaimTemplates"][0]["spec"]
+        self.assertEqual(claim["resources"]["requests"]["storage"], "8Gi")
         self.assertIn("appendonly yes", only(alone, "ConfigMap")["data"]["valkey.conf"])
 
     def test_a_release_says_how_to_use_it(self):

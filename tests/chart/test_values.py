@@ -1,5 +1,6 @@
 """values.yaml, values.schema.json, the templates and README.md speak of the same values."""
 
+import functools
 import json
 import os
 import pathlib
@@ -11,13 +12,22 @@ import unittest
 import kubernetes_validate
 import yaml
 
-from chart import CHART, HELMS, ROOT, template
+from chart import CASES, CHART, HELMS, ROOT, each_of, merged, template, whole
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 TEMPLATES = {path: path.read_text() for path in sorted((CHART / "templates").rglob("*")) if path.is_file()}
 #: What Helm or a parent chart brings.
 NOT_OURS = {"global", "enabled"}
+#: Values that no case of every test may have: pods would not be restricted any more, or have other names.
+BY_ITSELF = {
+    "domain": {"clusterDomain": "example.org"},
+    "unrestricted": {
+        "podSecurityContext": {"runAsNonRoot": False, "seccompProfile": {"type": "Unconfined"}},
+        "containerSecurityContext": {"allowPrivilegeEscalation": True, "readOnlyRootFilesystem": False,
+                                     "capabilities": {"drop": []}},
+    },
+}
 
 
 def schema_of(path):
@@ -36,6 +46,61 @@ def leaves(values, path=""):
             yield from leaves(value, own)
         else:
             yield own
+
+
+def smallest(values, path=()):
+    """The way to every value that has none below it, down to those of Kubernetes itself."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from smallest(value, (*path, key))
+        else:
+            yield (*path, key)
+
+
+def at(values, path):
+    """The value there."""
+    for key in path:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values
+
+
+def put(values, path, value):
+    """The values with another one there."""
+    key, *rest = path
+    below = values.get(key)
+    return {**values, key: put(below if isinstance(below, dict) else {}, rest, value) if rest else value}
+
+
+@functools.cache
+def cases():
+    """The values of every case, those of the file that it names among them."""
+    return {name: whole(values) for name, values in {**CASES, **BY_ITSELF}.items()}
+
+
+@functools.cache
+def manifests(name):
+    """What a case gives, without comments."""
+    code, text, complaint = template(cases()[name])
+    assert code == 0, complaint
+    return uncommented(text)
+
+
+def uncommented(text):
+    return re.sub(r"(?m)^ *#.*\n", "", text)
+
+
+def has_an_effect(path):
+    """Whether a case has another value there, and gives something else, or is refused, with the default in its place."""
+    default = at(VALUES, path)
+    for name, values in cases().items():
+        # A password that is made is another one each time.
+        made = at(values, ("auth", "autoGenerate")) and path != ("auth", "autoGenerate")
+        if made or at(merged(VALUES, values), path) == default:
+            continue
+        code, text, complaint = template(put(values, path, default))
+        if path[-1] in complaint if code else uncommented(text) != manifests(name):
+            return True
+    return False
 
 
 def used():
@@ -58,6 +123,12 @@ class Values(unittest.TestCase):
         parts |= {f"auth.{part}" for part in re.findall(r"\$auth\.([A-Za-z]+)", everything)}
         unused = [leaf for leaf in leaves(VALUES) if leaf not in known | parts]
         self.assertEqual(unused, [])
+
+    def test_every_value_has_an_effect_by_itself(self):
+        paths = list(smallest(VALUES))
+        self.assertGreater(len(paths), 100)
+        idle = [".".join(path) for path, works in zip(paths, each_of(paths, has_an_effect)) if not works]
+        self.assertEqual(idle, [])
 
     def test_every_value_that_a_template_uses_is_in_the_schema_and_has_a_default(self):
         for path in used():

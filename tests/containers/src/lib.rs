@@ -65,13 +65,12 @@ impl Pauses {
         self.0.push((longest(&moved).unwrap(), longest(&others).unwrap()));
     }
 
-    /// Half of them were as short as promised, whatever the machine itself took.
+    /// Each of them was as short as promised, but for what the machine took.
     pub fn assert_short(&self) {
         const LONGEST: Duration = Duration::from_millis(150);
         println!("without a write, and the other shards meanwhile: {:.1?}", self.0);
-        let mut own: Vec<_> = self.0.iter().map(|(pause, machine)| pause.saturating_sub(*machine)).collect();
-        own.sort();
-        assert!(own[(own.len() - 1) / 2] <= LONGEST, "{:?}", self.0);
+        let mut own = self.0.iter().map(|(pause, machine)| pause.saturating_sub(*machine));
+        assert!(own.all(|pause| pause <= LONGEST), "{:?}", self.0);
     }
 }
 

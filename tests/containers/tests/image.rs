@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 
-use containers::{docker, images, unique};
+use containers::{docker, finished, images, unique};
 
 /// What the project promises, in bytes.
 const LARGEST: u64 = 7_000_000;
@@ -18,6 +19,25 @@ fn it_is_small_belongs_to_nobody_and_says_what_it_is() {
     assert_eq!(inspect("{{.Config.User}}"), "65532:65532");
     assert_eq!(inspect("{{json .Config.Entrypoint}}"), r#"["/valkeeper"]"#);
     says_what_it_is(image, "valkeeper");
+}
+
+#[test]
+fn it_holds_the_binary_and_nothing_else() {
+    /// It, and what an engine puts into every container.
+    const HELD: [&str; 7] =
+        [".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/mtab", "etc/resolv.conf", "valkeeper"];
+    let container = docker(&["create", &images().valkeeper]).unwrap();
+    let listed = finished(Command::new("sh").args(["-c", "docker export \"$0\" | tar t", &container]));
+    docker(&["rm", &container]).unwrap();
+    let listed = listed.unwrap();
+    let mut files: Vec<_> = listed.lines().filter(|name| !name.ends_with('/')).collect();
+    files.sort_unstable();
+    assert_eq!(files, HELD);
+    let folders: Vec<_> = listed.lines().filter(|name| name.ends_with('/')).collect();
+    assert!(
+        folders.iter().all(|name| ["dev/", "etc/", "proc/", "sys/"].iter().any(|own| name.starts_with(own))),
+        "{folders:?}"
+    );
 }
 
 fn says_what_it_is(image: &str, title: &str) {
