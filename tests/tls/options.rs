@@ -52,11 +52,11 @@ fn a_server_is_believed_by_the_name_that_is_asked_for_and_told_of_before_it_no_l
         bed.form(3, 0).unwrap();
         let (tls, addresses) = (bed.tls(), [0, 1, 2].map(|pod| bed.pod(pod).addr().to_string()));
         let now = SystemTime::now();
-        for pod in 0..3 {
+        for (pod, address) in addresses.iter().enumerate() {
             let ends = now + if pod == 0 { 5 * DAY + DAY / 2 } else { 90 * DAY };
             // Nobody can ask the first one for its address.
             let own = name(&bed, pod);
-            let names = [&own, SHARED, &addresses[pod]];
+            let names = [&own, SHARED, address];
             let names = if pod == 0 { &names[..2] } else { &names[..] };
             let issued = tls.authority().issue_for(names, now - DAY, ends);
             tls.mount(pod).put(&issued, tls.authority().certificate()).unwrap();
