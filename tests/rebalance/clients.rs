@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use testbed::Testbed;
 use testbed::redis::{Client, Connection, RedisError, cmd};
+
+use super::tools::LIMIT;
+
+/// So many answers are enough to tell that they come.
+const WELL: u64 = 200;
 
 /// Threads that each count up keys of their own, spread over all slots, and read others that never change. They follow
 /// MOVED and ASK; whatever else is answered, and any number that is not the next one, is written down.
@@ -33,22 +38,26 @@ struct Loop {
     /// Who answered for a key last.
     known: BTreeMap<String, SocketAddr>,
     tally: Tally,
+    /// How often all threads were answered.
+    answered: Arc<AtomicU64>,
 }
 
 impl Counters {
-    /// `still` keys NAME:0, NAME:1 … of [`super::tools::write`] are read meanwhile.
+    /// `still` keys NAME:0, NAME:1 … of [`super::tools::write`] are read meanwhile. Begins when they are well under way.
     pub(crate) fn start(bed: &Testbed, threads: usize, name: &str, still: usize) -> Self {
-        let stop: Arc<AtomicBool> = Arc::default();
+        let (stop, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let home = SocketAddr::new(bed.pod(0).addr().into(), bed.pod(0).port());
         let threads = (0..threads).map(|number| {
             let (stop, name, password) = (stop.clone(), name.to_owned(), bed.password().map(str::to_owned));
-            thread::spawn(move || {
-                let link =
-                    Loop { home, password, links: BTreeMap::new(), known: BTreeMap::new(), tally: Tally::default() };
-                link.run(number, &name, still, &stop)
-            })
+            let (links, known, tally, answered) =
+                (BTreeMap::new(), BTreeMap::new(), Tally::default(), answered.clone());
+            let link = Loop { home, password, links, known, tally, answered };
+            thread::spawn(move || link.run(number, &name, still, &stop))
         });
-        Self { threads: threads.collect(), stop }
+        let counters = Self { threads: threads.collect(), stop };
+        let under_way = || Ok((answered.load(Ordering::Relaxed) > WELL).then_some(()));
+        bed.wait_for("clients that are answered", LIMIT, under_way).unwrap();
+        counters
     }
 
     pub(crate) fn stop(self) -> Tally {
@@ -67,7 +76,7 @@ impl Tally {
     #[track_caller]
     pub(crate) fn assert_clean(&self, about: &str) {
         assert!(self.faults.is_empty(), "{about}: {} faults, first {:?}", self.faults.len(), &self.faults[..1]);
-        assert!(self.answers > 200, "{about}: {self:?}");
+        assert!(self.answers > WELL, "{about}: {self:?}");
     }
 }
 
@@ -113,6 +122,7 @@ impl Loop {
             let error = match cmd(command).arg(key).query(link) {
                 Ok(answer) => {
                     self.tally.answers += 1;
+                    self.answered.fetch_add(1, Ordering::Relaxed);
                     return Ok(answer);
                 }
                 Err(error) => error,
