@@ -150,7 +150,7 @@ impl<'r> Run<'r> {
             if let (Goal::Evacuate { pods, shards }, Next::Move(_) | Next::Mend(_)) = (self.goal, &next)
                 && let Ok(evacuation) = Evacuation::of(&ground, &membership, pods, *shards)
             {
-                self.standing.hold(self.tools, evacuation.dissolving.iter()).await;
+                self.standing.hold(self.tools, &evacuation.dissolving).await;
             }
             let is_wait = matches!(next, Next::Wait(_));
             let acted = match next {
