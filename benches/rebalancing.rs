@@ -1,12 +1,13 @@
-//! How fast slots move: three primaries and a fourth that joins empty, a quarter of the slots moves; `valkeeper rebalance`
-//! beside `valkey-cli --cluster rebalance --cluster-use-empty-masters --cluster-pipeline 100` in the same run. And what a
-//! client waits for meanwhile, with ten keys of 50 MB among the others. Fails where what is promised does not hold.
+//! How fast slots move: three shards grow to five and shrink to three again; `valkeeper rebalance` and `evacuate` beside
+//! `valkey-cli --cluster rebalance --cluster-pipeline 100` with empty primaries and with weights of 0, in the same run. And
+//! what a client waits for meanwhile, with ten keys of 50 MB among the others. Fails where what is promised does not hold.
 //!
 //! `cargo bench --bench rebalancing`. By environment: VALKEEPER_BENCH_KEYS keys of 100 bytes in all (1000000),
-//! VALKEEPER_TEST_VERSIONS=9.1 for one version and not every one, VALKEEPER_BENCH_ONLY=speed|latency,
-//! VALKEEPER_BENCH_MEMORY=1 for nodes.conf in memory and not on a disk, VALKEEPER_BENCH_TLS=1 for mutual TLS on every port,
-//! VALKEEPER_BENCH_SHOW=1 for what the program logs and reports. A server writes its nodes.conf whenever a slot changes hands, and waits for the disk: moving slots one by one,
-//! as valkey-cli does, costs what the disk costs.
+//! VALKEEPER_BENCH_REPLICAS of each primary (1), VALKEEPER_TEST_VERSIONS=9.1 for one version and not every one,
+//! VALKEEPER_BENCH_ONLY=speed|latency, VALKEEPER_BENCH_MEMORY=1 for nodes.conf in memory and not on a disk,
+//! VALKEEPER_BENCH_TLS=1 for mutual TLS on every port, VALKEEPER_BENCH_SHOW=1 for what the program logs and reports. A server
+//! writes its nodes.conf whenever a slot changes hands, and waits for the disk: moving slots one by one, as valkey-cli does,
+//! costs what the disk costs.
 
 use std::env;
 use std::sync::Arc;
@@ -21,13 +22,40 @@ use testbed::{Ended, Testbed, Valkey};
 
 const LIMIT: Duration = Duration::from_secs(300);
 const BIG: usize = 50_000_000;
-/// The pod that joins empty.
-const TARGET: usize = 3;
+
+/// So many shards grow to so many.
+const FEW: usize = 3;
+const MANY: usize = 5;
 
 /// What is promised of ours: so many times as many keys a second, and the longest that a client waits for a command.
 const TIMES_BY_KEY: f64 = 6.0;
 const TIMES_WHOLE: f64 = 20.0;
 const LONGEST: Duration = Duration::from_millis(100);
+
+/// One way to let a cluster grow and shrink.
+struct Way {
+    name: &'static str,
+    grow: fn(&Testbed) -> Result<()>,
+    shrink: fn(&Testbed) -> Result<()>,
+}
+
+const THEIRS: Way = Way {
+    name: "valkey-cli",
+    grow: |bed| by_cli(bed, &["--cluster-use-empty-masters"]),
+    shrink: |bed| {
+        let mut options = vec!["--cluster-weight".to_owned()];
+        for nth in 0..MANY - FEW {
+            let mut primary = bed.connection(new_primary(nth))?;
+            // It gives up at the first primary that becomes a replica with its last slot.
+            cmd("CONFIG").arg("SET").arg("cluster-allow-replica-migration").arg("no").exec(&mut primary)?;
+            let id: String = cmd("CLUSTER").arg("MYID").query(&mut primary)?;
+            options.push(format!("{id}=0"));
+        }
+        by_cli(bed, &options)
+    },
+};
+const OURS: Way =
+    Way { name: "valkeeper", grow: |bed| rebalance(bed).map(drop), shrink: |bed| evacuate(bed).map(drop) };
 
 fn main() -> Result<()> {
     let keys: usize = number("KEYS").unwrap_or(1_000_000);
@@ -35,15 +63,21 @@ fn main() -> Result<()> {
     let wanted = |part| only.as_deref().is_none_or(|only| only == part);
     let mut broken = Vec::new();
     for valkey in &Valkey::all() {
-        println!("a quarter of {keys} keys of 100 bytes moves to a fourth primary, Valkey {}", valkey.version);
+        println!(
+            "{FEW} to {MANY} to {FEW} shards of {} nodes with {keys} keys of 100 bytes, Valkey {}",
+            1 + replicas(),
+            valkey.version
+        );
         if wanted("speed") {
             let promised = if valkey.version.starts_with("8.") { TIMES_BY_KEY } else { TIMES_WHOLE };
-            let theirs = speed(valkey, keys, "valkey-cli", by_cli)?;
-            let ours = speed(valkey, keys, "valkeeper", |bed| rebalance(bed).map(drop))?;
-            let times = ours / theirs;
-            println!("{:<12} {times:.1} times as fast (promised: {promised})", "");
-            if times < promised {
-                broken.push(format!("{}: only {times:.1} times as fast", valkey.version));
+            let theirs = speed(valkey, keys, &THEIRS)?;
+            let ours = speed(valkey, keys, &OURS)?;
+            for ((what, ours), theirs) in ["growing", "shrinking"].into_iter().zip(ours).zip(theirs) {
+                let times = ours / theirs;
+                println!("{what:<12} {times:.1} times as fast (promised: {promised})");
+                if times < promised {
+                    broken.push(format!("{}: {what} only {times:.1} times as fast", valkey.version));
+                }
             }
         }
         if wanted("latency") {
@@ -58,28 +92,51 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Keys a second.
-fn speed(valkey: &Valkey, keys: usize, name: &str, rebalance: impl Fn(&Testbed) -> Result<()>) -> Result<f64> {
+/// Keys a second, there and back.
+fn speed(valkey: &Valkey, keys: usize, way: &Way) -> Result<[f64; 2]> {
     let bed = cluster(valkey, keys, number::<u8>("MEMORY").is_some())?;
+    let grown = rate(&bed, keys, way.name, way.grow)?;
+    ensure!(bed.primaries()?.len() == MANY, "not every shard has slots");
+    let shrunk = rate(&bed, keys, way.name, way.shrink)?;
+    ensure!(bed.primaries()? == [0, 1, 2], "a shard that was to be empty has slots");
+    Ok([grown, shrunk])
+}
+
+fn rate(bed: &Testbed, keys: usize, name: &str, act: fn(&Testbed) -> Result<()>) -> Result<f64> {
+    let before = held(bed)?;
     let started = Instant::now();
-    rebalance(&bed)?;
+    act(bed)?;
     let took = started.elapsed();
-    let moved = bed.keys(3)?;
-    ensure!(moved.abs_diff(keys as u64 / 4) < keys as u64 / 50, "{moved} of {keys} keys were moved");
+    let moved = held(bed)?.abs_diff(before);
+    let share = (keys * (MANY - FEW) / MANY) as u64;
+    ensure!(moved.abs_diff(share) < share / 10, "{moved} of {keys} keys were moved");
     bed.cli_check(0)?;
     let rate = moved as f64 / took.as_secs_f64();
     println!("{name:<12} {moved} keys in {:.2} s: {rate:.0} keys/s", took.as_secs_f64());
     Ok(rate)
 }
 
-/// The longest that a client of any of the four waited, but for the time that big keys took.
+/// How many keys the first shards hold.
+fn held(bed: &Testbed) -> Result<u64> {
+    (0..FEW).map(|pod| bed.keys(pod)).sum()
+}
+
+/// The longest that a client of any primary waited, there and back, but for the time that big keys took.
 fn latency(valkey: &Valkey, keys: usize) -> Result<Duration> {
     // What a disk that others write to makes clients wait for is not what is measured.
     let bed = cluster(valkey, keys, true)?;
     big_keys(&bed)?;
     let foretold = valkeeper(&bed, &["rebalance", "--dry-run"])?;
+    let there = watched(&bed, "growing", || rebalance(&bed), &foretold)?;
+    let foretold = valkeeper(&bed, &evacuation(&["--dry-run"]))?;
+    let back = watched(&bed, "shrinking", || evacuate(&bed), &foretold)?;
+    Ok(there.max(back))
+}
+
+fn watched(bed: &Testbed, what: &str, act: impl Fn() -> Result<Value>, foretold: &Value) -> Result<Duration> {
+    let primaries: Vec<usize> = (0..FEW).chain((0..MANY - FEW).map(new_primary)).collect();
     let stop: Arc<AtomicBool> = Arc::default();
-    let clients: Vec<_> = (0..4).map(|pod| bed.connection(pod)).collect::<Result<_>>()?;
+    let clients: Vec<_> = primaries.iter().map(|pod| bed.connection(*pod)).collect::<Result<_>>()?;
     let clients: Vec<_> = clients
         .into_iter()
         .map(|client| {
@@ -87,32 +144,36 @@ fn latency(valkey: &Valkey, keys: usize) -> Result<Duration> {
             thread::spawn(move || waits(client, &stop))
         })
         .collect();
-    let report = rebalance(&bed)?;
+    let report = act()?;
     stop.store(true, Ordering::Relaxed);
     let waits: Vec<Vec<Duration>> = clients.into_iter().map(|client| client.join().expect("no panic")).collect();
-    let big = report["big_keys"].as_array().map_or(0, Vec::len);
-    let longest = waits.iter().enumerate().map(|(pod, waits)| {
-        // Each big key blocks its source and the target once: that is foretold and reported, and not counted.
-        let name = bed.pod(pod).name();
-        let own = report["big_keys"].as_array().into_iter().flatten().filter(|key| key["primary"] == name).count();
-        waits.get(if pod == TARGET { big } else { own }).copied().unwrap_or_default()
-    });
-    let longest: Vec<Duration> = longest.collect();
-    let most = |waits: &[Duration]| waits.iter().max().copied().unwrap_or_default();
-    let (sources, target) = longest.split_at(TARGET);
-    let told = foretold["big_keys"].as_array().map_or(0, Vec::len);
+    let big: Vec<&Value> = report["big_keys"].as_array().into_iter().flatten().collect();
+    let mut longest = Duration::ZERO;
+    for (pod, waits) in primaries.iter().zip(waits) {
+        // Each big key blocks its source and its target once: that is foretold and reported, and not counted.
+        let name = bed.pod(*pod).name();
+        let mut own = 0;
+        for key in &big {
+            let arrived: bool =
+                cmd("EXISTS").arg(key["key"].as_str()).query(&mut bed.connection(*pod)?).unwrap_or(false);
+            own += usize::from(key["primary"] == name || arrived);
+        }
+        if env::var_os("VALKEEPER_BENCH_SHOW").is_some() {
+            eprintln!("{name}: {:.1?}, {own} of them for big keys", &waits[..5.min(waits.len())]);
+        }
+        longest = longest.max(waits.get(own).copied().unwrap_or_default());
+    }
+    let told: Vec<&Value> = foretold["big_keys"].as_array().into_iter().flatten().collect();
     println!(
-        "longest wait at a source {:.1?}, at the target {:.1?} (promised: {LONGEST:?}); {big} big keys moved, {told} \
-         foretold",
-        most(sources),
-        most(target)
+        "{what:<12} longest wait {longest:.1?} (promised: {LONGEST:?}); {} big keys moved, {} foretold",
+        big.len(),
+        told.len()
     );
-    for key in report["big_keys"].as_array().into_iter().flatten() {
-        let foretold = foretold["big_keys"].as_array().into_iter().flatten().find(|other| other["key"] == key["key"]);
-        let foretold = foretold.map(|key| key["blocks_ms"].clone());
+    for key in big {
+        let foretold = told.iter().find(|other| other["key"] == key["key"]).map(|key| key["blocks_ms"].clone());
         println!("  {} of {} bytes blocked {} ms, foretold {foretold:?}", key["key"], key["bytes"], key["took_ms"]);
     }
-    Ok(most(&longest))
+    Ok(longest)
 }
 
 /// How long each of the longest answers took, of a client that asks without pause.
@@ -137,8 +198,8 @@ fn rebalance(bed: &Testbed) -> Result<Value> {
     valkeeper(bed, &["rebalance"])
 }
 
-fn valkeeper(bed: &Testbed, args: &[&str]) -> Result<Value> {
-    let args: Vec<&str> = args.iter().copied().chain(["-o", "json"]).collect();
+fn valkeeper(bed: &Testbed, args: &[impl AsRef<str>]) -> Result<Value> {
+    let args: Vec<&str> = args.iter().map(AsRef::as_ref).chain(["-o", "json"]).collect();
     let ended = Ended::of(&mut bed.valkeeper(&args), LIMIT)?;
     ensure!(ended.code == Some(0), "{ended}");
     if env::var_os("VALKEEPER_BENCH_SHOW").is_some() {
@@ -147,39 +208,64 @@ fn valkeeper(bed: &Testbed, args: &[&str]) -> Result<Value> {
     Ok(serde_json::from_str(&ended.stdout)?)
 }
 
-fn by_cli(bed: &Testbed) -> Result<()> {
+fn evacuate(bed: &Testbed) -> Result<Value> {
+    valkeeper(bed, &evacuation(&[]))
+}
+
+/// All pods leave that came later.
+fn evacuation(options: &[&str]) -> Vec<String> {
+    let options = ["evacuate", "--shards", "3"].iter().chain(options).map(ToString::to_string);
+    options.chain((pods(FEW)..pods(MANY)).map(|pod| format!("valkey-{pod}"))).collect()
+}
+
+fn by_cli(bed: &Testbed, options: &[impl AsRef<str>]) -> Result<()> {
     let first = format!("{}:6379", bed.pod(0).addr());
-    let args = ["--cluster", "rebalance", &first, "--cluster-use-empty-masters", "--cluster-pipeline", "100"];
-    let mut command = bed.cli_command(&args);
-    let ended = Ended::of(&mut command, LIMIT)?;
+    let args = ["--cluster", "rebalance", &first, "--cluster-pipeline", "100"];
+    let args: Vec<&str> = args.into_iter().chain(options.iter().map(AsRef::as_ref)).collect();
+    let ended = Ended::of(&mut bed.cli_command(&args), LIMIT)?;
     ensure!(ended.code == Some(0), "{ended}");
     Ok(())
 }
 
-/// Three primaries with the keys, spread over all slots, and a fourth that is empty.
+/// A few shards with the keys, spread over all slots, and as many more as there are to be, without any.
 fn cluster(valkey: &Valkey, keys: usize, in_memory: bool) -> Result<Testbed> {
     let bed = Testbed::builder(valkey)
-        .pods(4)
+        .pods(u8::try_from(pods(MANY))?)
         .in_memory(in_memory)
         .tls(number::<u8>("TLS").is_some())
+        .config("repl-diskless-sync-delay", "0")
         .binary(env!("CARGO_BIN_EXE_valkeeper"))
         .start_servers(false)
         .build()?;
-    bed.pods()[..3].iter().try_for_each(|pod| pod.start())?;
-    let ended = Ended::of(&mut bed.valkeeper(&["bootstrap", "--shards", "3", "--replicas", "0"]), LIMIT)?;
-    ensure!(ended.code == Some(0), "{ended}");
+    let (old, new) = bed.pods().split_at(pods(FEW));
+    old.iter().try_for_each(|pod| pod.start())?;
+    join(&bed, FEW)?;
     write(&bed, (0..keys).map(|key| (format!("key:{key}"), "x".repeat(100))))?;
-    bed.pod(3).start()?;
-    let first = bed.pod(0).addr().to_string();
-    cmd("CLUSTER").arg("MEET").arg(first).arg(6379).exec(&mut bed.connection(3)?)?;
-    bed.wait_for("four that know each other", LIMIT, || {
-        let ok = bed.pods().iter().all(|pod| {
-            let info = bed.cluster_info(pod.ordinal()).unwrap_or_default();
-            info.get("cluster_known_nodes").is_some_and(|known| known == "4") && info["cluster_state"] == "ok"
-        });
-        Ok(ok.then_some(()))
-    })?;
+    new.iter().try_for_each(|pod| pod.start())?;
+    join(&bed, MANY)?;
     Ok(bed)
+}
+
+/// Makes a cluster of so many shards of what runs.
+fn join(bed: &Testbed, shards: usize) -> Result<()> {
+    let (shards, replicas) = (shards.to_string(), replicas().to_string());
+    let ended = Ended::of(&mut bed.valkeeper(&["bootstrap", "--shards", &shards, "--replicas", &replicas]), LIMIT)?;
+    ensure!(ended.code == Some(0), "{ended}");
+    Ok(())
+}
+
+/// How many pods so many shards have.
+fn pods(shards: usize) -> usize {
+    shards * (1 + replicas())
+}
+
+/// The ordinal of the nth primary that joins empty.
+fn new_primary(nth: usize) -> usize {
+    pods(FEW) + nth
+}
+
+fn replicas() -> usize {
+    number("REPLICAS").unwrap_or(1)
 }
 
 /// Ten, in slots of which some move.

@@ -12,6 +12,8 @@ mod leaving;
 mod pace;
 #[path = "rebalance/scaling.rs"]
 mod scaling;
+#[path = "rebalance/targets.rs"]
+mod targets;
 #[path = "rebalance/together.rs"]
 mod together;
 #[path = "rebalance/tools.rs"]

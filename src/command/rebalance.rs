@@ -11,12 +11,11 @@ mod rounds;
 mod standing;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use tokio::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -26,7 +25,7 @@ use crate::config::{Credentials, Reach};
 use crate::exit::{Exit, Failure};
 use crate::observer::Observer;
 use crate::topology::node::NodeId;
-use crate::topology::rebalance::Goal;
+use crate::topology::rebalance::{Goal, Primary};
 use crate::topology::slot::Slot;
 use crate::valkey::{Claim, MoveError, Mover, SlotState};
 
@@ -35,6 +34,12 @@ pub use rounds::Run;
 
 /// How long a server may take for one answer: the largest keys are moved in that time.
 const ANSWER: Duration = Duration::from_secs(300);
+
+/// How long a target may take to show that it still is who it was.
+const PROOF: Duration = Duration::from_secs(3);
+
+/// And how long that holds: nobody gets the address of a pod that has gone as soon as that.
+const PROVEN: Duration = Duration::from_millis(250);
 
 /// How long slots that are on their way may take to arrive when a run is to end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -59,7 +64,9 @@ pub struct Tools<'r> {
     /// How many keys may go at once from a source that has failed with more.
     smaller: Mutex<BTreeMap<NodeId, u64>>,
     /// For commands that wait for replicas.
-    crews: Mutex<BTreeMap<SocketAddr, Vec<Mover>>>,
+    crews: Mutex<BTreeMap<NodeId, Vec<Mover>>>,
+    /// When targets have shown last that they still are who they were.
+    proven: Mutex<BTreeMap<NodeId, Instant>>,
 }
 
 /// While it is held, MIGRATE may run.
@@ -97,6 +104,7 @@ pub(super) async fn reach(
         let rounds = pin!(password_file::watch_during(&args.credentials.login, &reach.credentials.keyring, rounds));
         until_stopped(rounds, &tools, deadline, stop).await
     };
+    run.release().await;
     meter.finish();
     let observation = ended?;
     let report = report::Report::of(&observation, &observer.cluster(), &goal, &run, &meter).await;
@@ -164,6 +172,7 @@ impl<'r> Tools<'r> {
             turns: RwLock::new(()),
             smaller: Mutex::default(),
             crews: Mutex::default(),
+            proven: Mutex::default(),
         }
     }
 
@@ -188,34 +197,55 @@ impl<'r> Tools<'r> {
     /// that came over the same connection before: so the slots go over many.
     async fn set(
         &self,
-        address: SocketAddr,
+        node: &Primary,
         slots: &[Slot],
         state: SlotState,
     ) -> Result<Vec<Result<(), MoveError>>, MoveError> {
-        const CREW: usize = 16;
-        let open = self.crews.lock().await.get(&address).cloned();
-        let crew = match open {
-            Some(crew) => crew,
-            None => {
-                let opened = join_all((0..CREW).map(|_| self.mover(address))).await;
-                let crew = opened.into_iter().collect::<Result<Vec<_>, _>>()?;
-                self.crews.lock().await.insert(address, crew.clone());
-                crew
-            }
-        };
-        let parts = slots.chunks(slots.len().div_ceil(CREW).max(1)).zip(crew);
+        let crew = self.crew(node).await?;
+        let parts = slots.chunks(slots.len().div_ceil(crew.len()).max(1)).zip(crew);
         let done = join_all(parts.map(|(part, mut mover)| async move { mover.set(part, state).await })).await;
         let done: Result<Vec<_>, _> = done.into_iter().collect();
         if done.is_err() {
             // Their connections may be gone.
-            self.crews.lock().await.remove(&address);
+            self.crews.lock().await.remove(&node.id);
         }
         Ok(done?.concat())
     }
 
-    async fn mover(&self, address: SocketAddr) -> Result<Mover, MoveError> {
-        let mover = Mover::open(address, self.credentials, ANSWER).await;
-        mover.map_err(|silence| MoveError::Passing(format!("{address} {silence}")))
+    async fn crew(&self, node: &Primary) -> Result<Vec<Mover>, MoveError> {
+        const CREW: usize = 32;
+        if let Some(crew) = self.crews.lock().await.get(&node.id) {
+            return Ok(crew.clone());
+        }
+        let crew = try_join_all((0..CREW).map(|_| self.mover(node))).await?;
+        self.crews.lock().await.insert(node.id, crew.clone());
+        Ok(crew)
+    }
+
+    /// That the node which slots were given to still answers where it did: MIGRATE replaces keys at an address, whoever is
+    /// there. A connection that stands since it told its name leads to nobody else.
+    async fn prove(&self, node: &Primary) -> Result<(), MoveError> {
+        if self.proven.lock().await.get(&node.id).is_some_and(|at| at.elapsed() < PROVEN) {
+            return Ok(());
+        }
+        let Some(mut mover) = self.crew(node).await?.pop() else { return Ok(()) };
+        let answered = timeout(PROOF, mover.ping()).await;
+        if !matches!(answered, Ok(Ok(()))) {
+            self.crews.lock().await.remove(&node.id);
+            return Err(MoveError::Passing(format!("{} does not answer: no keys are sent to it", node.label)));
+        }
+        self.proven.lock().await.insert(node.id, Instant::now());
+        Ok(())
+    }
+
+    /// A connection to a node, and to nobody who has its address now.
+    async fn mover(&self, node: &Primary) -> Result<Mover, MoveError> {
+        let mover = Mover::open(node.address, self.credentials, ANSWER).await;
+        let mut mover = mover.map_err(|silence| MoveError::Passing(format!("{} {silence}", node.label)))?;
+        match mover.id().await? == Some(node.id) {
+            true => Ok(mover),
+            false => Err(MoveError::Overtaken(format!("another node answers at {}", node.address))),
+        }
     }
 }
 

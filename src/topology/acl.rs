@@ -73,6 +73,7 @@ pub const GRANTS: [Grant; 40] = [
     act("shutdown", "`run`: the server ends after its drain"),
     act("client|setname", "moving slots key by key: one run at a time from a source"),
     act("client|list", "moving slots key by key: whether another run does so"),
+    act("cluster|myid", "moving slots, changing the password: whether who is asked is still who it was"),
     act("cluster|setslot", "moving slots key by key"),
     act("cluster|getkeysinslot", "moving slots key by key: which keys"),
     act("cluster|countkeysinslot", "moving slots key by key: whether any are left"),
@@ -90,7 +91,6 @@ pub const GRANTS: [Grant; 40] = [
     password("acl|getuser", "changing the password: which are valid"),
     password("acl|setuser", "changing the password: the new one becomes valid, and later the old one goes"),
     password("acl|save", "changing the password: the ACL file knows, where users are kept in one"),
-    password("cluster|myid", "changing the password: whether who is asked is still who it was"),
 ];
 
 const fn look(command: &'static str, reason: &'static str) -> Grant {

@@ -113,6 +113,19 @@ impl Mover {
         Ok(Self { connection, credentials: credentials.clone() })
     }
 
+    /// Who answers.
+    pub async fn id(&mut self) -> Result<Option<NodeId>, MoveError> {
+        let mut command = redis::cmd("CLUSTER");
+        command.arg("MYID");
+        let ids: Vec<String> = self.ask([command]).await?;
+        Ok(ids.first().and_then(|id| NodeId::parse(id)))
+    }
+
+    /// Whether what this connection leads to still answers.
+    pub async fn ping(&mut self) -> Result<(), MoveError> {
+        self.ask::<()>([redis::cmd("PING")]).await.map(drop)
+    }
+
     /// Claims the server that all of these are connected to as a source: from now on as long as one of them stands, whoever
     /// asks for another claim is told that it is busy. Whoever is told so has to close them, as its own claim stands in
     /// the way, too: of two that ask at the same moment none may get it.

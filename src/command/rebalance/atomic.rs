@@ -14,9 +14,9 @@ use crate::topology::slot::{Slot, SlotSet};
 use crate::valkey::MoveError;
 
 /// How many keys go at once at most. When they have gone over, the source deletes all of them before it answers anybody
-/// (`delKeysInSlot` in `cluster_legacy.c`), which takes it one to two microseconds a key; and a failed migration begins
-/// anew.
-const KEYS_AT_ONCE: u64 = 50_000;
+/// (`delKeysInSlot` in `cluster_legacy.c`), which takes it one to two microseconds a key, and twice that with a replica;
+/// and a failed migration begins anew.
+const KEYS_AT_ONCE: u64 = 25_000;
 
 /// And how many bytes.
 const BYTES_AT_ONCE: u64 = 1 << 30;
@@ -25,7 +25,7 @@ const OFTEN: Duration = Duration::from_millis(10);
 
 /// Moves slots away from one primary, part by part.
 pub(super) async fn run(tools: &Tools<'_>, primary: &Primary, moves: &[(&Move, &Primary)]) -> Result<(), MoveError> {
-    let mut source = tools.mover(primary.address).await?;
+    let mut source = tools.mover(primary).await?;
     for (one, to) in moves {
         let most = tools.smaller(primary.id, keys_at_once(tools, primary)).await;
         let slots: Vec<Slot> = one.slots.slots().collect();
@@ -65,7 +65,7 @@ pub(super) async fn run(tools: &Tools<'_>, primary: &Primary, moves: &[(&Move, &
 
 /// What the target says of a migration that has failed; the source often knows only that it has lost the connection.
 async fn targets_word(tools: &Tools<'_>, target: &Primary, name: &str) -> String {
-    let Ok(mut mover) = tools.mover(target.address).await else { return String::new() };
+    let Ok(mut mover) = tools.mover(target).await else { return String::new() };
     let jobs = mover.migrations().await.unwrap_or_default();
     let message = jobs.into_iter().find(|job| job.name == name && !job.is_export).map(|job| job.message);
     message

@@ -11,7 +11,7 @@ use crate::exit::{Exit, Failure};
 use crate::observer::Observer;
 use crate::topology::rebalance::{BIG, Ground, Move, Primary, blocks_for};
 use crate::topology::slot::Slot;
-use crate::valkey::MoveError;
+use crate::valkey::{MoveError, Mover};
 
 /// What a run would do now; the JSON of `--dry-run -o json`. Fields are only ever added.
 #[derive(Debug, Serialize)]
@@ -55,7 +55,7 @@ pub(super) async fn foretell(
     for one in &moves {
         let (Some(from), Some(to)) = (ground.get(one.from), ground.get(one.to)) else { continue };
         let slots: Vec<Slot> = one.slots.slots().collect();
-        let mut mover = tools.mover(from.address).await.map_err(unreachable)?;
+        let mut mover = tools.mover(from).await.map_err(unreachable)?;
         let counts = mover.count(&slots).await.map_err(unreachable)?;
         let is_atomic = from.is_atomic() && to.is_atomic();
         foretold.moves.push(MoveJson::of(&ground, one, counts.iter().sum(), is_atomic));
@@ -63,7 +63,7 @@ pub(super) async fn foretell(
             continue;
         }
         for (slot, keys) in slots.into_iter().zip(counts) {
-            foretold.big_keys.extend(big_keys(tools, from, slot, keys).await.map_err(unreachable)?);
+            foretold.big_keys.extend(big_keys(&mut mover, from, slot, keys).await.map_err(unreachable)?);
         }
     }
     foretold.big_keys.sort_by_key(|key| std::cmp::Reverse(key.bytes));
@@ -73,12 +73,11 @@ pub(super) async fn foretell(
 /// The server lists the names of a slot in one go; beyond this many it is not asked to.
 const MOST_NAMES: u64 = 100_000;
 
-async fn big_keys(tools: &Tools<'_>, from: &Primary, slot: Slot, keys: u64) -> Result<Vec<BigJson>, MoveError> {
+async fn big_keys(mover: &mut Mover, from: &Primary, slot: Slot, keys: u64) -> Result<Vec<BigJson>, MoveError> {
     let most = usize::try_from(keys.min(MOST_NAMES)).unwrap_or(usize::MAX);
     if most == 0 {
         return Ok(Vec::new());
     }
-    let mut mover = tools.mover(from.address).await?;
     let names = mover.keys(&[slot], most).await?.concat();
     let sizes = mover.sizes(names.iter()).await?;
     let big = names.into_iter().zip(sizes).filter_map(|(name, bytes)| Some((name, bytes.filter(|b| *b >= BIG)?)));

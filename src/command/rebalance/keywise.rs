@@ -26,6 +26,16 @@
 //! goes with the connection, and the server closes that after its last command. Before NODE we look once more whether the
 //! mark is ours still: other tools have no names.
 //!
+//! **Why the first slot of a primary goes alone.** Keys that have gone over are nowhere else any more. A primary that owns
+//! slots has replicas that take over from it, is not started without its data, and is not stopped before it is saved or has
+//! an heir; one without slots has nothing of this, and its replica would drop the keys when it comes back empty. So the
+//! first that a target gets is one slot with few keys, and everything else comes when that is its own.
+//!
+//! **Why a target shows now and then that it is there.** MIGRATE goes to an address. A pod that goes leaves its own to
+//! whoever comes next, which may serve the slot in a cluster of its own and take keys that would be deleted here. So
+//! connections that have told the id of the node are asked right before, and nothing is sent to who does not answer: it
+//! would hold up the source, too.
+//!
 //! **Why the last slot of a primary goes alone.** A primary without slots becomes a replica at once
 //! (`cluster-allow-replica-migration`) and says so. Who hears that before it has heard of the new owner strikes out what
 //! the old one owned, finds slots without an owner, and answers CLUSTERDOWN for a moment. So one slot is kept back until
@@ -33,19 +43,18 @@
 //! in that moment they name the target, which names the source, which sends on: a redirect more.
 //!
 //! **Why the source goes on serving.** It serves nobody while it runs a MIGRATE, and runs all that it has read of one
-//! connection before it looks at the next. So each connection has one MIGRATE under way, of as many keys as the
-//! [`Window`] allows, and there are few connections. A key that is too large for that goes alone, and no other MIGRATE
+//! connection before it looks at the next. So few have a MIGRATE under way, of as many keys as the [`Window`] allows: one
+//! that runs, and the next. A key that is too large for that goes alone, and no other MIGRATE
 //! is under way meanwhile, on any source: the target is busy with it too, and whoever sends to it would wait.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, sleep};
 
 use super::Tools;
@@ -55,8 +64,11 @@ use crate::topology::rebalance::{BIG, Batch, Key, Move, Primary, Window, batches
 use crate::topology::slot::Slot;
 use crate::valkey::{Marks, MoveError, Mover, SlotState};
 
-/// How many connections to one source have a MIGRATE under way.
+/// How many connections to one source prepare and settle.
 const LANES: usize = 6;
+
+/// How many of them have a MIGRATE under way. A target that hangs holds the source up for as long as each of them waits.
+const UNDER_WAY: usize = 2;
 
 /// Slots that are opened, emptied and settled together: so many, or so many keys.
 const SLOTS_A_BUNCH: usize = 256;
@@ -78,11 +90,12 @@ struct Source<'t> {
     tools: &'t Tools<'t>,
     left: Mutex<VecDeque<Bunch<'t>>>,
     window: Mutex<Window>,
+    under_way: Semaphore,
     failed: AtomicBool,
     /// A slot is empty only when it is in every database.
     databases: u32,
     /// Who is told of the new owner before that owner itself.
-    tell_first: Vec<SocketAddr>,
+    tell_first: Vec<&'t Primary>,
     /// The marks that the moves were decided on: of those that are finished, they may name who has been taken over from.
     planned_on: Marks,
 }
@@ -101,7 +114,7 @@ pub(super) async fn run(
     tools: &Tools<'_>,
     primary: &Primary,
     moves: &[(&Move, &Primary)],
-    tell_first: Vec<SocketAddr>,
+    tell_first: Vec<&Primary>,
 ) -> Result<(), MoveError> {
     if moves.is_empty() {
         return Ok(());
@@ -119,6 +132,7 @@ pub(super) async fn run(
         tools,
         left: Mutex::new(left),
         window: Mutex::new(Window::START),
+        under_way: Semaphore::new(UNDER_WAY),
         failed: AtomicBool::new(false),
         databases: first.databases().await?,
         tell_first,
@@ -129,7 +143,7 @@ pub(super) async fn run(
 
 /// Connections to a source that is ours as long as they stand.
 async fn claimed(tools: &Tools<'_>, primary: &Primary) -> Result<Vec<Mover>, MoveError> {
-    let mut lanes = try_join_all((0..LANES).map(|_| tools.mover(primary.address))).await?;
+    let mut lanes = try_join_all((0..LANES).map(|_| tools.mover(primary))).await?;
     match Mover::claim(&mut lanes, &tools.claim).await {
         Ok(()) => Ok(lanes),
         Err(MoveError::Busy(why)) => {
@@ -175,9 +189,8 @@ impl<'t> Source<'t> {
 
     /// One bunch from the first command to the last.
     async fn carry(&self, lane: &mut Mover, bunch: &Bunch<'_>) -> Result<(), MoveError> {
-        let (from, to) = (self.primary.id, bunch.to.id);
-        let (source, target) = (self.primary.address, bunch.to.address);
-        let tools = self.tools;
+        let (tools, source, target) = (self.tools, self.primary, bunch.to);
+        let (from, to) = (source.id, target.id);
         let slots = done(&bunch.slots, tools.set(target, &bunch.slots, SlotState::Importing(from)).await?)?;
         let marks = lane.exports().await?;
         let slots: Vec<Slot> = slots.into_iter().filter(|slot| self.taken(&marks, *slot, to).is_none()).collect();
@@ -187,11 +200,11 @@ impl<'t> Source<'t> {
             if self.databases > 1 {
                 lane.select(database).await?;
             }
-            self.empty(lane, &slots, (bunch.to.address, database)).await?;
+            self.empty(lane, &slots, (target, database)).await?;
         }
         let slots = ours(lane, slots, to).await?;
         for other in &self.tell_first {
-            done(&slots, tools.set(*other, &slots, SlotState::Node(to)).await?)?;
+            done(&slots, tools.set(other, &slots, SlotState::Node(to)).await?)?;
         }
         let settled = done(&slots, tools.set(target, &slots, SlotState::Node(to)).await?)?;
         // The source may have heard of it by now, and have become a replica with its last slot.
@@ -207,7 +220,7 @@ impl<'t> Source<'t> {
     }
 
     /// Moves keys until the source shows none.
-    async fn empty(&self, lane: &mut Mover, slots: &[Slot], to: (SocketAddr, u32)) -> Result<(), MoveError> {
+    async fn empty(&self, lane: &mut Mover, slots: &[Slot], to: (&Primary, u32)) -> Result<(), MoveError> {
         let mut full = slots.to_vec();
         loop {
             let lists = lane.keys(&full, NAMES).await?;
@@ -236,17 +249,20 @@ impl<'t> Source<'t> {
         lane: &mut Mover,
         slot: Slot,
         batch: &Batch,
-        to: (SocketAddr, u32),
+        (to, database): (&Primary, u32),
     ) -> Result<(), MoveError> {
         let meter: &Meter = self.tools.meter;
         meter.admit(batch.keys.len()).await;
+        // It is never closed.
+        let permit = self.under_way.acquire().await;
         let turn = self.tools.turn(batch.is_big()).await;
+        self.tools.prove(to).await?;
         let asked = Instant::now();
         let patience = PATIENCE + blocks_for(batch.weight) * 10;
         let names = batch.keys.iter().map(|key| key.name.as_slice());
-        lane.migrate(to, names, patience).await?;
+        lane.migrate((to.address, database), names, patience).await?;
         let took = asked.elapsed();
-        drop(turn);
+        drop((turn, permit));
         match batch.keys.first().filter(|key| key.bytes >= BIG) {
             Some(key) => meter.moved_big(key, slot, &self.primary.label.to_string(), took).await,
             None => {

@@ -22,6 +22,9 @@ use crate::valkey::{MoveError, SlotState};
 
 const UNKNOWN: &str = "not every node knows yet who owns what";
 
+const FRUITLESS: &str = "servers do not take part as they have to, or somebody else moves the same slots (--log-level debug \
+    shows what they say)";
+
 /// One run of rounds towards a goal.
 #[derive(Debug)]
 pub struct Run<'r> {
@@ -39,7 +42,7 @@ pub struct Run<'r> {
     told: BTreeSet<String>,
     /// How much had been moved when trouble began, and since when that is so; none after a round without any.
     stalled: Option<(u64, Instant)>,
-    /// How many slots an earlier run had left half-way.
+    /// How many slots have been settled that an earlier run had left half-way.
     pub(super) resumed: usize,
     standing: Standing,
     /// Who has taken over from whom.
@@ -111,11 +114,12 @@ impl<'r> Run<'r> {
 
     /// Looks and acts until the goal is reached, and everybody knows. In a box, so that it is in the binary once.
     pub fn rounds<'f>(&'f mut self, observer: &'f mut Observer) -> Rounds<'f> {
-        Box::pin(async move {
-            let ended = self.reach(observer).await;
-            self.standing.release(self.tools).await;
-            ended
-        })
+        Box::pin(self.reach(observer))
+    }
+
+    /// Takes back what servers were told for the time of the run, also where that was cut off.
+    pub(super) async fn release(&mut self) {
+        self.standing.release(self.tools).await;
     }
 
     async fn reach(&mut self, observer: &mut Observer) -> Result<Observation, Failure> {
@@ -152,7 +156,7 @@ impl<'r> Run<'r> {
             {
                 self.standing.hold(self.tools, &evacuation.dissolving).await;
             }
-            let is_wait = matches!(next, Next::Wait(_));
+            let (is_wait, before) = (matches!(next, Next::Wait(_)), self.done());
             let acted = match next {
                 Next::Done => return Ok(observation),
                 Next::Wait(why) => {
@@ -168,6 +172,7 @@ impl<'r> Run<'r> {
             };
             match acted {
                 Ok(()) if is_wait => {}
+                Ok(()) if self.done() == before => self.failed(MoveError::Overtaken(FRUITLESS.to_owned()))?,
                 Ok(()) => self.stalled = None,
                 Err(error) => {
                     self.failed(error)?;
@@ -200,7 +205,7 @@ impl<'r> Run<'r> {
 
     async fn next(&mut self, ground: &Ground, membership: &Membership<'_>) -> Result<Next, Doubt> {
         for primary in ground.primaries.iter().filter(|primary| primary.is_atomic() && self.is_ours(primary.id)) {
-            let jobs = self.tools.mover(primary.address).await?.migrations().await?;
+            let jobs = self.tools.mover(primary).await?.migrations().await?;
             if jobs.iter().any(|job| job.is_export && job.runs()) {
                 return Ok(Next::Wait(format!("{} still moves slots that were begun before", primary.label)));
             }
@@ -243,7 +248,7 @@ impl<'r> Run<'r> {
             if slots.is_empty() {
                 continue;
             }
-            let found = self.tools.mover(primary.address).await?.count(&slots).await?;
+            let found = self.tools.mover(primary).await?.count(&slots).await?;
             counts.extend(slots.into_iter().zip(found).map(|(slot, keys)| ((primary.id, slot), keys)));
         }
         Ok(counts)
@@ -286,7 +291,7 @@ impl<'r> Run<'r> {
                 Mend::Finish { .. } => continue,
             };
             if let Some(primary) = ground.get(node) {
-                let mut mover = self.tools.mover(primary.address).await?;
+                let mut mover = self.tools.mover(primary).await?;
                 for outcome in mover.set(&[slot], state).await? {
                     outcome?;
                 }
@@ -296,9 +301,11 @@ impl<'r> Run<'r> {
         }
         let slots: usize = mending.moves.iter().map(|one| one.slots.len()).sum();
         if slots > 0 {
-            self.resumed += slots;
             self.tell(format!("finishing {slots} slots that were left half-way"));
-            carry(self.tools, ground, &mending.moves, true).await?;
+            let before = self.tools.meter.slots();
+            let carried = carry(self.tools, ground, &mending.moves, true).await;
+            self.resumed += usize::try_from(self.tools.meter.slots() - before).unwrap_or(usize::MAX);
+            return carried;
         }
         Ok(())
     }
@@ -307,6 +314,12 @@ impl<'r> Run<'r> {
         if self.told.insert(sentence.clone()) {
             self.tools.meter.say(&sentence);
         }
+    }
+
+    /// Grows whenever something has come about.
+    fn done(&self) -> u64 {
+        let (marks, heirs) = (self.resumed as u64, self.handed_over.len() as u64);
+        self.tools.meter.slots() + self.tools.meter.keys() + marks + heirs
     }
 
     /// Something that may work next time.
@@ -329,7 +342,7 @@ impl<'r> Run<'r> {
             }
             MoveError::Forbidden(why) => return Err(Exit::Usage.saying(format!("not allowed: {why}"))),
         };
-        let moved = self.tools.meter.slots() + self.tools.meter.keys();
+        let moved = self.done();
         let since = match self.stalled {
             Some((before, since)) if before == moved => since,
             _ => Instant::now(),
