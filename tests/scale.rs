@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use testbed::redis::cmd;
-use testbed::{Ended, Testbed, Valkey};
+use testbed::{Ended, Testbed, Valkey, http_get};
 use valkeeper::topology::{NodeId, Role, SLOT_COUNT, View, parse};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// For so long a forgotten node is forgotten again by whoever hears of it from one that remembers.
 const BAN: Duration = Duration::from_secs(60);
 const KEYS: usize = 300;
+const PORT: u16 = 8080;
 
 fn view(bed: &Testbed, pod: usize) -> Result<View> {
     let view = View::new(parse::nodes(&bed.cluster_nodes(pod)?)?);
@@ -83,21 +84,30 @@ fn setting(bed: &Testbed, pod: usize, name: &str) -> String {
     found.unwrap().remove(name).unwrap()
 }
 
-#[test]
-fn with_auto_rebalance_a_new_shard_fills_by_itself() {
+/// Four pods that are to be four primaries, three of which are a cluster with keys. The fourth has not been started.
+fn three_of_four(flags: &[&str]) -> Testbed {
     let bed = Testbed::builder(&Valkey::newest())
         .pods(4)
         .binary(env!("CARGO_BIN_EXE_valkeeper"))
         .in_memory(true)
         .supervised(true)
-        .run_args(&["--shards", "4", "--replicas", "0", "--auto-rebalance"])
         .start_servers(false)
         .build()
         .unwrap();
+    for pod in bed.pods() {
+        let listen = format!("{}:{PORT}", pod.addr());
+        pod.set_run_args(&[&["--shards", "4", "--replicas", "0", "--listen", &listen], flags].concat());
+    }
     (0..3).for_each(|pod| bed.pod(pod).start().unwrap());
     let form = ["bootstrap", "--shards", "3", "--replicas", "0"];
     Ended::of(&mut bed.valkeeper(&form), LIMIT).unwrap().expect(0, &[]);
     (0..3).for_each(|pod| testbed::fill(&bed, pod, 100, 100).map(drop).unwrap());
+    bed
+}
+
+#[test]
+fn with_auto_rebalance_a_new_shard_fills_by_itself() {
+    let bed = three_of_four(&["--auto-rebalance"]);
     let before = keys(&bed, 0..3);
     bed.pod(3).start().unwrap();
     bed.wait_for("slots to be even", LIMIT, || {
@@ -107,6 +117,37 @@ fn with_auto_rebalance_a_new_shard_fills_by_itself() {
     })
     .unwrap();
     assert_eq!(keys(&bed, 0..4), before, "each key once");
+}
+
+/// How often each pod has looked at the whole cluster, where all find it as it is to be.
+fn rounds_converged(bed: &Testbed) -> Result<Vec<u64>> {
+    let rounds = |pod: &testbed::Pod| {
+        let (_, text) = http_get((pod.addr(), PORT).into(), "/metrics")?;
+        let is_there = |line| text.lines().any(|other| other == line);
+        ensure!(is_there("valkeeper_reconciliation_state{state=\"converged\"} 1"), "{}: {text}", pod.name());
+        let rounds = text.lines().find_map(|line| line.strip_prefix("valkeeper_reconciliation_rounds_total "));
+        Ok(rounds.context("no rounds")?.parse()?)
+    };
+    bed.pods().iter().map(rounds).collect()
+}
+
+#[test]
+fn without_auto_rebalance_a_new_shard_stays_empty() {
+    let bed = three_of_four(&[]);
+    let owners = || {
+        let view = view(&bed, 0).unwrap();
+        let owners = view.entries().iter().filter(|node| node.owns_slots());
+        owners.map(|owner| (owner.id, owner.slots.clone())).collect::<BTreeMap<_, _>>()
+    };
+    let before = (owners(), keys(&bed, 0..3));
+    bed.pod(3).start().unwrap();
+    let first = bed.wait_for("all to be converged", LIMIT, || rounds_converged(&bed).map(Some)).unwrap();
+    bed.wait_for("all to have looked twice more", LIMIT, || {
+        let rounds = rounds_converged(&bed)?;
+        Ok(rounds.iter().zip(&first).all(|(now, then)| *now >= then + 2).then_some(()))
+    })
+    .unwrap();
+    assert_eq!((owners(), keys(&bed, 0..4)), before);
 }
 
 #[test]

@@ -26,6 +26,14 @@ fn wait_state(bed: &Testbed, pod: usize, state: &str) -> Value {
     .unwrap()
 }
 
+/// That sample of a pod, its name with its labels.
+#[track_caller]
+fn metric(bed: &Testbed, pod: usize, name: &str) -> u64 {
+    let (_, text) = http_get((bed.pod(pod).addr(), PORT).into(), "/metrics").unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
 fn status(bed: &Testbed, shape: [&str; 2]) -> Ended {
     let args = ["status", "-o", "json", "--shards", shape[0], "--replicas", shape[1]];
     Ended::of(&mut bed.valkeeper(&args), LIMIT).unwrap()
@@ -60,6 +68,8 @@ fn assert_told(valkey: &Valkey) {
     assert!(refused["reason"].as_str().unwrap().starts_with("refused: the slots lie on 3 primaries"), "{refused}");
     assert!(refused["remedy"].as_str().unwrap().contains("--shards 3"), "{refused}");
     assert_eq!(readiness(&bed, 5).unwrap().0, 200);
+    assert_eq!(metric(&bed, 5, "valkeeper_reconciliation_state{state=\"refused\"}"), 1);
+    assert!(metric(&bed, 5, "valkeeper_reconciliation_refusals_total") >= 1);
     bed.wait_for("the log to tell", LIMIT, || Ok(bed.pod(5).run_log().contains("What to do: say").then_some(())))
         .unwrap();
     assert!(codes(&status(&bed, ["2", "2"])).contains(&"refused".to_owned()));

@@ -12,7 +12,7 @@ use valkeeper::topology::{NodeEntry, NodeId, Role, View};
 pub(crate) const LIMIT: Duration = Duration::from_secs(40);
 const PODS: u8 = 6;
 /// In each shard.
-const KEYS: u64 = 1_000;
+const KEYS: u64 = 3_500;
 
 /// Six pods. Files are in memory, as a server syncs its nodes.conf before it tells anybody.
 pub(crate) fn pods(valkey: &Valkey) -> Builder {
