@@ -158,7 +158,7 @@ pub struct RunArgs {
     #[arg(long, env = "VALKEEPER_BOOTSTRAP", requires = "service")]
     pub bootstrap: bool,
     /// Move slots of this node to primaries that own too few, whenever the cluster stands: new shards fill by themselves.
-    /// Weights given to `rebalance` do not last then.
+    /// Weights given to `rebalance` do not last then, and `evacuate` is refused.
     #[arg(long, env = "VALKEEPER_AUTO_REBALANCE", requires = "service")]
     pub auto_rebalance: bool,
     /// How long a replica may take to take over from this node: from a server that has died, and before one starts that

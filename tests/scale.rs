@@ -225,6 +225,42 @@ fn pods_that_are_added_join_and_get_slots_and_those_that_are_emptied_can_go_and_
     });
 }
 
+#[test]
+fn no_pod_is_emptied_while_others_would_give_slots_back_to_it() {
+    Valkey::each(Valkey::all(), |valkey| {
+        let version = &valkey.version;
+        let shape = ["--shards", "2", "--replicas", "1"];
+        let bed = Testbed::builder(valkey)
+            .pods(4)
+            .binary(env!("CARGO_BIN_EXE_valkeeper"))
+            .in_memory(true)
+            .config("repl-diskless-sync-delay", "0")
+            .run_args(&[&shape[..], &["--auto-rebalance"]].concat())
+            .build()
+            .unwrap();
+        bed.form(2, 1).unwrap();
+        bed.wait_in_sync(LIMIT).unwrap();
+        let evacuate = ["evacuate", "--shards", "1", "valkey-1", "valkey-3"];
+        for pod in (0..4).rev() {
+            let names: Vec<_> = bed.pods()[..=pod].iter().map(|pod| pod.name()).collect();
+            let refused = format!("--auto-rebalance in {} would give slots back", names.join(", "));
+            for more in [&["--dry-run"][..], &[]] {
+                let ended = Ended::of(&mut bed.valkeeper(&[&evacuate, more].concat()), LIMIT).unwrap();
+                ended.expect(76, &[&refused]);
+                assert_eq!(slots(&bed), [usize::from(SLOT_COUNT) / 2; 2], "{version}: {ended}");
+            }
+            bed.pod(pod).set_run_args(&shape);
+            bed.pod(pod).terminate().unwrap();
+            assert!(bed.pod(pod).wait_end(LIMIT).unwrap().success());
+            bed.pod(pod).start().unwrap();
+            bed.wait_for("the pod to be one of the cluster", LIMIT, || in_step(&bed, pod).map(Some)).unwrap();
+        }
+        Ended::of(&mut bed.valkeeper(&evacuate), LIMIT).unwrap().expect(0, &[]);
+        let emptied = [1, 3].map(|pod| view(&bed, pod).unwrap().myself().slots.is_empty());
+        assert_eq!(emptied, [true; 2], "{version}");
+    });
+}
+
 /// How many slots of a pod are on their way.
 fn open(bed: &Testbed, pod: usize) -> usize {
     view(bed, pod).unwrap().myself().moving.len()

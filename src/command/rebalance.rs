@@ -24,6 +24,7 @@ use crate::cli::{MovingArgs, ReachArgs, RebalanceArgs};
 use crate::config::{Credentials, Reach};
 use crate::exit::{Exit, Failure};
 use crate::observer::Observer;
+use crate::topology::membership::Label;
 use crate::topology::node::NodeId;
 use crate::topology::rebalance::{Goal, Primary};
 use crate::topology::slot::Slot;
@@ -238,13 +239,17 @@ impl<'r> Tools<'r> {
         Ok(())
     }
 
-    /// A connection to a node, and to nobody who has its address now.
     async fn mover(&self, node: &Primary) -> Result<Mover, MoveError> {
-        let mover = Mover::open(node.address, self.credentials, ANSWER).await;
-        let mut mover = mover.map_err(|silence| MoveError::Passing(format!("{} {silence}", node.label)))?;
-        match mover.id().await? == Some(node.id) {
+        self.mover_at(node.id, &node.label).await
+    }
+
+    /// A connection to a node, and to nobody who has its address now.
+    async fn mover_at(&self, node: NodeId, label: &Label) -> Result<Mover, MoveError> {
+        let mover = Mover::open(label.address, self.credentials, ANSWER).await;
+        let mut mover = mover.map_err(|silence| MoveError::Passing(format!("{label} {silence}")))?;
+        match mover.id().await? == Some(node) {
             true => Ok(mover),
-            false => Err(MoveError::Overtaken(format!("another node answers at {}", node.address))),
+            false => Err(MoveError::Overtaken(format!("another node answers at {}", label.address))),
         }
     }
 }

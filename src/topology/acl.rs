@@ -71,8 +71,11 @@ pub const GRANTS: [Grant; 40] = [
     act("client|unpause", "drains without an heir: writes go on after all"),
     act("bgsave", "drains: the data goes to disk"),
     act("shutdown", "`run`: the server ends after its drain"),
-    act("client|setname", "moving slots key by key: one run at a time from a source"),
-    act("client|list", "moving slots key by key: whether another run does so"),
+    act(
+        "client|setname",
+        "moving slots key by key: one run at a time from a source; `run --auto-rebalance` shows itself",
+    ),
+    act("client|list", "moving slots key by key: whether another run does so; `evacuate`: whether one would undo it"),
     act("cluster|myid", "moving slots, changing the password: whether who is asked is still who it was"),
     act("cluster|setslot", "moving slots key by key"),
     act("cluster|getkeysinslot", "moving slots key by key: which keys"),

@@ -27,6 +27,9 @@ pub struct Mover {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim(String);
 
+/// What the connection of `run --auto-rebalance` to its own server is called.
+const KEEPS_EVEN: &str = "valkeeper-keeps-even";
+
 /// Which slots a node sends, and to whom.
 pub type Marks = BTreeMap<Slot, NodeId>;
 
@@ -131,18 +134,26 @@ impl Mover {
     /// the way, too: of two that ask at the same moment none may get it.
     pub async fn claim(connections: &mut [Self], claim: &Claim) -> Result<(), MoveError> {
         for connection in connections.iter_mut() {
-            let mut name = redis::cmd("CLIENT");
-            name.arg("SETNAME").arg(&claim.0);
-            connection.ask::<()>([name]).await?;
+            connection.ask::<()>([set_name(&claim.0)]).await?;
         }
         let Some(first) = connections.first_mut() else { return Ok(()) };
-        let mut list = redis::cmd("CLIENT");
-        list.arg("LIST").arg("TYPE").arg("normal");
-        let clients: Vec<String> = first.ask([list]).await?;
-        match clients.first().and_then(|clients| claim.rival(clients)) {
+        match claim.rival(&first.clients().await?) {
             Some(rival) => Err(MoveError::Busy(format!("another run, at {rival}, moves slots of it"))),
             None => Ok(()),
         }
+    }
+
+    /// Whether `run` beside the server gives slots away by itself, now or later.
+    pub async fn is_kept_even(&mut self) -> Result<bool, MoveError> {
+        let clients = self.clients().await?;
+        Ok(clients.split_whitespace().any(|field| field.strip_prefix("name=") == Some(KEEPS_EVEN)))
+    }
+
+    /// CLIENT LIST.
+    async fn clients(&mut self) -> Result<String, MoveError> {
+        let mut list = redis::cmd("CLIENT");
+        list.arg("LIST").arg("TYPE").arg("normal");
+        Ok(self.ask([list]).await?.pop().unwrap_or_default())
     }
 
     /// Sets each slot's state. On 8.0 and newer the answer comes when the replicas have it too, after two seconds at most.
@@ -341,6 +352,17 @@ impl Migration {
 fn read<T: FromRedisValue>(answer: RedisResult<Value>) -> Result<T, MoveError> {
     let value = answer.map_err(|error| failed(&error))?;
     redis::from_redis_value(value).map_err(|error| MoveError::Passing(error.to_string()))
+}
+
+/// For a connection to a server whose slots are kept even.
+pub(super) fn keeps_even() -> Cmd {
+    set_name(KEEPS_EVEN)
+}
+
+fn set_name(name: &str) -> Cmd {
+    let mut command = redis::cmd("CLIENT");
+    command.arg("SETNAME").arg(name);
+    command
 }
 
 fn nodes() -> Cmd {

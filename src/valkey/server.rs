@@ -10,7 +10,7 @@ use redis::{Cmd, Pipeline, RedisResult, Value};
 use super::Outcome;
 use super::connection::{Connection, PATIENCE};
 use super::error::{outcome, silence};
-use super::mover::Migration;
+use super::mover::{Migration, keeps_even};
 use super::ping::ping;
 use super::report::{cluster_info, next, view};
 use crate::config::Credentials;
@@ -34,6 +34,8 @@ pub struct Server {
     credentials: Credentials,
     in_cluster: bool,
     patience: Duration,
+    /// Whether its slots are kept even: others see it by the connection's name.
+    kept_even: bool,
     version: Option<Version>,
     /// As it said with its last report.
     directory: Option<PathBuf>,
@@ -43,12 +45,26 @@ pub struct Server {
 impl Server {
     /// The server at an address; `in_cluster` where it is to be asked for its view of the cluster.
     pub fn at(address: SocketAddr, credentials: Credentials, in_cluster: bool) -> Self {
-        Self { address, credentials, in_cluster, patience: PATIENCE, version: None, directory: None, connection: None }
+        Self {
+            address,
+            credentials,
+            in_cluster,
+            patience: PATIENCE,
+            kept_even: false,
+            version: None,
+            directory: None,
+            connection: None,
+        }
     }
 
     /// The same with another time for the connection, and for each answer, than two seconds.
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
+    }
+
+    /// The same, on which others are to see whether its slots are kept even: see `Mover::is_kept_even`.
+    pub fn kept_even(self, kept_even: bool) -> Self {
+        Self { kept_even, ..self }
     }
 
     /// Where it answers.
@@ -123,10 +139,17 @@ impl Server {
     }
 
     async fn connect(&mut self) -> Result<Connection, Silence> {
-        match self.connection.take() {
-            Some(connection) => Ok(connection),
-            None => Connection::open((self.address, None), &self.credentials, self.patience).await,
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
         }
+        let mut connection = Connection::open((self.address, None), &self.credentials, self.patience).await?;
+        if self.kept_even {
+            let mut commands = Pipeline::with_capacity(1);
+            commands.add_command(keeps_even());
+            // A user who may not do it can still be told of the server.
+            connection.send(commands).await.map_err(|error| silence(&error))?;
+        }
+        Ok(connection)
     }
 }
 

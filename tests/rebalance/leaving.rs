@@ -1,5 +1,7 @@
 //! Pods that leave, and what is refused.
 
+use std::thread;
+
 use testbed::redis::cmd;
 use testbed::{Ended, Testbed, Valkey, Writer};
 
@@ -73,6 +75,22 @@ fn what_cannot_be_done_is_refused_with_what_to_do() {
     );
     bed.pod(2).kill().unwrap();
     refused(&bed, &["rebalance"], &["slots without a primary that answers", "bring the missing pods back"]);
+}
+
+#[test]
+fn a_run_that_others_would_undo_from_now_on_does_not_end_well() {
+    let _alone = alone();
+    let bed = cluster(builder(&Valkey::get("8.1"), 2), 2);
+    write(&bed, "key", 300, 100);
+    let before = bed.keys(0).unwrap();
+    let mut client = bed.connection(0).unwrap();
+    thread::scope(|scope| {
+        let run = scope
+            .spawn(|| refused(&bed, &["evacuate", "--max-rate", "50", "valkey-1"], &["--auto-rebalance in valkey-0"]));
+        bed.wait_for("keys to arrive", LIMIT, || Ok((bed.keys(0)? > before).then_some(()))).unwrap();
+        cmd("CLIENT").arg("SETNAME").arg("valkeeper-keeps-even").exec(&mut client).unwrap();
+        run.join().unwrap();
+    });
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub struct Run<'r> {
     deadline: Instant,
     /// Only slots of this node are moved, where one is named.
     only: Option<NodeId>,
+    /// Whether nobody was seen to undo it when it began.
+    undisturbed: bool,
     /// Which refusal stands, and since when.
     refused: Option<(Discriminant<Refused>, Instant)>,
     /// That of the slowest server.
@@ -96,6 +98,7 @@ impl<'r> Run<'r> {
             goal,
             deadline,
             only: None,
+            undisturbed: false,
             refused: None,
             node_timeout: Settings::DEFAULT.node_timeout,
             stale: BTreeMap::new(),
@@ -129,23 +132,15 @@ impl<'r> Run<'r> {
             let observation = observer.round(self.deadline).await;
             let membership = Membership::of(&observation, &observer.cluster());
             self.node_timeout = node_timeout(&membership);
-            let ground = match Ground::survey(&membership) {
-                Ok(ground) => ground,
-                Err(refused) => {
-                    self.refuse(&refused)?;
-                    sleep(Self::WAIT).await;
-                    continue;
-                }
+            let next = async {
+                let ground = Ground::survey(&membership)?;
+                let next = self.next(&ground, &membership).await?;
+                Ok((ground, next))
             };
-            let next = match self.next(&ground, &membership).await {
+            let (ground, next) = match next.await {
                 Ok(next) => next,
-                Err(Doubt::Refused(refused)) => {
-                    self.refuse(&refused)?;
-                    sleep(Self::WAIT).await;
-                    continue;
-                }
-                Err(Doubt::Error(error)) => {
-                    self.failed(error)?;
+                Err(doubt) => {
+                    self.doubt(doubt)?;
                     sleep(Self::WAIT).await;
                     continue;
                 }
@@ -191,19 +186,25 @@ impl<'r> Run<'r> {
             let observation = observer.round(self.deadline).await;
             let membership = Membership::of(&observation, &observer.cluster());
             self.node_timeout = node_timeout(&membership);
-            let planned = Ground::survey(&membership).and_then(|ground| {
+            let planned = async {
+                let ground = Ground::survey(&membership)?;
                 let moves = self.goal.moves(&ground, &membership)?;
+                self.expect_undisturbed(&membership).await?;
                 Ok((ground, moves))
-            });
-            match planned {
+            };
+            match planned.await {
                 Ok(planned) => return Ok(planned),
-                Err(refused) => self.refuse(&refused)?,
+                Err(doubt) => self.doubt(doubt)?,
             }
             sleep(Self::WAIT).await;
         }
     }
 
     async fn next(&mut self, ground: &Ground, membership: &Membership<'_>) -> Result<Next, Doubt> {
+        if !self.undisturbed {
+            self.expect_undisturbed(membership).await?;
+            self.undisturbed = true;
+        }
         for primary in ground.primaries.iter().filter(|primary| primary.is_atomic() && self.is_ours(primary.id)) {
             let jobs = self.tools.mover(primary).await?.migrations().await?;
             if jobs.iter().any(|job| job.is_export && job.runs()) {
@@ -229,9 +230,26 @@ impl<'r> Run<'r> {
                 return Ok(Next::HandOver(evacuation));
             }
         }
-        match ground.agreed || self.only.is_some() {
-            true => Ok(Next::Done),
-            false => Ok(Next::Wait(UNKNOWN.to_owned())),
+        if ground.agreed || self.only.is_some() {
+            self.expect_undisturbed(membership).await?;
+            return Ok(Next::Done);
+        }
+        Ok(Next::Wait(UNKNOWN.to_owned()))
+    }
+
+    /// What is emptied must not be filled again. Replicas are looked at, too: they may be primaries tomorrow.
+    async fn expect_undisturbed(&self, membership: &Membership<'_>) -> Result<(), Doubt> {
+        let mut others = Vec::new();
+        if let Goal::Evacuate { .. } = self.goal {
+            for member in &membership.members {
+                if self.tools.mover_at(member.id(), &member.label()).await?.is_kept_even().await? {
+                    others.push(member.label());
+                }
+            }
+        }
+        match others.is_empty() {
+            true => Ok(()),
+            false => Err(Refused::KeptEven(others).into()),
         }
     }
 
@@ -313,6 +331,13 @@ impl<'r> Run<'r> {
     fn tell(&mut self, sentence: String) {
         if self.told.insert(sentence.clone()) {
             self.tools.meter.say(&sentence);
+        }
+    }
+
+    fn doubt(&mut self, doubt: Doubt) -> Result<(), Failure> {
+        match doubt {
+            Doubt::Refused(refused) => self.refuse(&refused),
+            Doubt::Error(error) => self.failed(error),
         }
     }
 

@@ -45,6 +45,8 @@ pub enum Refused {
         /// How many keep a member.
         left: usize,
     },
+    /// Pods that would give slots back to those that are emptied.
+    KeptEven(Vec<Label>),
     /// Keys would go to a server that cannot read them.
     OlderTarget {
         /// From where, and what runs there.
@@ -87,7 +89,7 @@ impl Refused {
             Self::Unknown(_) | Self::NotPrimary(_) | Self::Everybody | Self::TooFewShards { .. } => {
                 Duration::from_secs(2)
             }
-            Self::OlderTarget { .. } => Duration::ZERO,
+            Self::KeptEven(_) | Self::OlderTarget { .. } => Duration::ZERO,
             // It may receive a whole copy, and load it.
             Self::Silent(..) | Self::Uncopied { .. } => Duration::from_secs(120),
             Self::Uncovered(_) | Self::NotOk(_) | Self::Suspected { .. } => {
@@ -126,6 +128,10 @@ impl Refused {
             }
             Self::Everybody => "leave at least one member with a place for slots".to_owned(),
             Self::TooFewShards { left, .. } => format!("say `--shards {left}`, or let more pods stay"),
+            Self::KeptEven(_) => {
+                "restart them without --auto-rebalance (`autoRebalance: false` in the chart's values), and run this again"
+                    .to_owned()
+            }
             Self::OlderTarget { to, .. } => format!("upgrade {} first, or give it --weight 0", to.0),
             Self::Uncopied { replica, .. } => format!("see in the log of {replica} why it gets no copy"),
             Self::Stranded { slot, owner, gone } => format!(
@@ -172,6 +178,10 @@ impl fmt::Display for Refused {
             Self::Everybody => f.write_str("nobody would be left to own slots"),
             Self::TooFewShards { asked, left } => {
                 write!(f, "{} are to remain, and only {} keep a member", count(*asked, "shard"), count(*left, "shard"))
+            }
+            Self::KeptEven(pods) => {
+                let names: Vec<_> = pods.iter().map(Label::to_string).collect();
+                write!(f, "run --auto-rebalance in {} would give slots back to pods that are emptied", names.join(", "))
             }
             Self::OlderTarget { from, to } => write!(
                 f,

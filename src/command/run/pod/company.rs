@@ -65,7 +65,7 @@ impl Pod {
     async fn watch(&self) -> Infallible {
         let nodes_conf = self.debts.borrow().nodes_conf.clone();
         let watch = Watch {
-            server: self.settings.server(),
+            server: self.settings.server().kept_even(self.settings.auto_rebalance),
             credentials: &self.settings.credentials,
             takes_over: self.settings.takes_over,
             last: &self.last,
