@@ -12,11 +12,12 @@ mod standing;
 
 use std::collections::BTreeMap;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
-use tokio::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{Mutex, OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{password_file, render};
@@ -36,10 +37,11 @@ pub use rounds::Run;
 /// How long a server may take for one answer: the largest keys are moved in that time.
 const ANSWER: Duration = Duration::from_secs(300);
 
-/// How long a target may take to show that it still is who it was.
-const PROOF: Duration = Duration::from_secs(3);
+/// How long one may take that moves nothing, and is only asked or told something.
+const WORD: Duration = Duration::from_secs(3);
 
-/// And how long that holds: nobody gets the address of a pod that has gone as soon as that.
+/// How long it holds that a target has shown to be who it was: nobody gets the address of a pod that has gone as soon as
+/// that.
 const PROVEN: Duration = Duration::from_millis(250);
 
 /// How long slots that are on their way may take to arrive when a run is to end.
@@ -65,9 +67,9 @@ pub struct Tools<'r> {
     /// How many keys may go at once from a source that has failed with more.
     smaller: Mutex<BTreeMap<NodeId, u64>>,
     /// For commands that wait for replicas.
-    crews: Mutex<BTreeMap<NodeId, Vec<Mover>>>,
-    /// When targets have shown last that they still are who they were.
-    proven: Mutex<BTreeMap<NodeId, Instant>>,
+    crews: Mutex<BTreeMap<NodeId, Arc<OnceCell<Vec<Mover>>>>>,
+    /// Over which connection a target has shown that it still is who it was, and when last.
+    proven: Mutex<BTreeMap<NodeId, (Mover, Instant)>>,
 }
 
 /// While it is held, MIGRATE may run.
@@ -215,37 +217,41 @@ impl<'r> Tools<'r> {
 
     async fn crew(&self, node: &Primary) -> Result<Vec<Mover>, MoveError> {
         const CREW: usize = 32;
-        if let Some(crew) = self.crews.lock().await.get(&node.id) {
-            return Ok(crew.clone());
-        }
-        let crew = try_join_all((0..CREW).map(|_| self.mover(node))).await?;
-        self.crews.lock().await.insert(node.id, crew.clone());
-        Ok(crew)
+        let crew = Arc::clone(self.crews.lock().await.entry(node.id).or_default());
+        crew.get_or_try_init(|| try_join_all((0..CREW).map(|_| self.mover(node)))).await.cloned()
     }
 
     /// That the node which slots were given to still answers where it did: MIGRATE replaces keys at an address, whoever is
-    /// there. A connection that stands since it told its name leads to nobody else.
+    /// there. A connection that stands since it told its id leads to nobody else.
     async fn prove(&self, node: &Primary) -> Result<(), MoveError> {
-        if self.proven.lock().await.get(&node.id).is_some_and(|at| at.elapsed() < PROVEN) {
-            return Ok(());
-        }
-        let Some(mut mover) = self.crew(node).await?.pop() else { return Ok(()) };
-        let answered = timeout(PROOF, mover.ping()).await;
-        if !matches!(answered, Ok(Ok(()))) {
-            self.crews.lock().await.remove(&node.id);
-            return Err(MoveError::Passing(format!("{} does not answer: no keys are sent to it", node.label)));
-        }
-        self.proven.lock().await.insert(node.id, Instant::now());
-        Ok(())
+        let known = self.proven.lock().await.get(&node.id).cloned();
+        let answered = timeout(WORD, async {
+            match known {
+                Some((mover, at)) if at.elapsed() < PROVEN => Ok((mover, at)),
+                Some((mut mover, _)) => mover.ping().await.map(|()| (mover, Instant::now())),
+                None => self.mover(node).await.map(|mover| (mover, Instant::now())),
+            }
+        });
+        let why = match answered.await {
+            Ok(Ok(proof)) => {
+                self.proven.lock().await.insert(node.id, proof);
+                return Ok(());
+            }
+            Ok(Err(MoveError::Passing(why))) => why,
+            Ok(Err(other)) => return Err(other),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        self.proven.lock().await.remove(&node.id);
+        Err(MoveError::Passing(format!("no keys are sent to {}: {why}", node.label)))
     }
 
     async fn mover(&self, node: &Primary) -> Result<Mover, MoveError> {
-        self.mover_at(node.id, &node.label).await
+        self.mover_at(node.id, &node.label, ANSWER).await
     }
 
     /// A connection to a node, and to nobody who has its address now.
-    async fn mover_at(&self, node: NodeId, label: &Label) -> Result<Mover, MoveError> {
-        let mover = Mover::open(label.address, self.credentials, ANSWER).await;
+    async fn mover_at(&self, node: NodeId, label: &Label, patience: Duration) -> Result<Mover, MoveError> {
+        let mover = Mover::open(label.address, self.credentials, patience).await;
         let mut mover = mover.map_err(|silence| MoveError::Passing(format!("{label} {silence}")))?;
         match mover.id().await? == Some(node) {
             true => Ok(mover),

@@ -30,6 +30,8 @@ pub struct Claim(String);
 /// What the connection of `run --auto-rebalance` to its own server is called.
 const KEEPS_EVEN: &str = "valkeeper-keeps-even";
 
+const FOLLOWS: &str = "cluster-allow-replica-migration";
+
 /// Which slots a node sends, and to whom.
 pub type Marks = BTreeMap<Slot, NodeId>;
 
@@ -213,17 +215,16 @@ impl Mover {
         Ok(self.setting("cluster-databases").await?.and_then(|number| number.parse().ok()).unwrap_or(1))
     }
 
-    /// Whether the server is to follow whoever takes the last slot of its shard. Says whether that is a change.
-    pub async fn let_follow(&mut self, follows: bool) -> Result<bool, MoveError> {
-        const SETTING: &str = "cluster-allow-replica-migration";
-        let word = if follows { "yes" } else { "no" };
-        let changes = self.setting(SETTING).await?.is_none_or(|is| is != word);
-        if changes {
-            let mut command = redis::cmd("CONFIG");
-            command.arg("SET").arg(SETTING).arg(word);
-            self.ask::<()>([command]).await?;
-        }
-        Ok(changes)
+    /// Whether the server follows whoever takes the last slot of its shard.
+    pub async fn follows(&mut self) -> Result<bool, MoveError> {
+        Ok(self.setting(FOLLOWS).await?.is_none_or(|is| is != "no"))
+    }
+
+    /// Whether it is to.
+    pub async fn let_follow(&mut self, follows: bool) -> Result<(), MoveError> {
+        let mut command = redis::cmd("CONFIG");
+        command.arg("SET").arg(FOLLOWS).arg(if follows { "yes" } else { "no" });
+        self.ask::<()>([command]).await.map(drop)
     }
 
     /// What the server's configuration says, where it knows such a directive.

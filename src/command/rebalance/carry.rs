@@ -1,6 +1,6 @@
 //! Moves as they were planned, carried out by whatever way fits.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
 
@@ -21,8 +21,10 @@ pub(super) async fn carry(tools: &Tools<'_>, ground: &Ground, moves: &[Move], by
     tools.meter.expect(slots as u64, keys.sum());
     let first = first_slots(tools, ground, moves, by_key).await?;
     if !first.is_empty() {
-        let carried =
-            first.iter().map(async |(from, one, to)| keywise::run(tools, from, &[(one, to)], Vec::new()).await);
+        let carried = first.values().map(async |(from, moves)| {
+            let moves: Vec<(&Move, &Primary)> = moves.iter().map(|(one, to)| (one, *to)).collect();
+            keywise::run(tools, from, &moves, Vec::new()).await
+        });
         return join_all(carried).await.into_iter().collect();
     }
     if !by_key {
@@ -62,6 +64,9 @@ fn goes_whole(from: &Primary, to: &Primary) -> bool {
     from.is_atomic() && to.is_atomic()
 }
 
+/// What each source gives to targets, by its id.
+type Given<'g> = BTreeMap<NodeId, (&'g Primary, Vec<(Move, &'g Primary)>)>;
+
 /// For each target without slots, the one with the fewest keys of those that are to go to it key by key. The last slot of a
 /// source is none of them: it goes alone anyway.
 async fn first_slots<'g>(
@@ -69,13 +74,14 @@ async fn first_slots<'g>(
     ground: &'g Ground,
     moves: &[Move],
     by_key: bool,
-) -> Result<Vec<(&'g Primary, Move, &'g Primary)>, MoveError> {
-    let mut first = Vec::new();
+) -> Result<Given<'g>, MoveError> {
+    let mut first = Given::new();
     for to in ground.primaries.iter().filter(|primary| primary.slots.is_empty()) {
         let mut found: Vec<(u64, Slot, &Primary)> = Vec::new();
         for one in moves.iter().filter(|one| one.to == to.id) {
             let Some(from) = ground.get(one.from) else { continue };
-            if from.slots.len() == 1 || (!by_key && goes_whole(from, to)) {
+            let given = first.get(&from.id).map_or(0, |(_, moves)| moves.len());
+            if from.slots.len() <= given + 1 || (!by_key && goes_whole(from, to)) {
                 continue;
             }
             let slots: Vec<Slot> = one.slots.slots().collect();
@@ -85,7 +91,7 @@ async fn first_slots<'g>(
         if let Some((_, slot, from)) = found.into_iter().min_by_key(|(keys, ..)| *keys) {
             let mut slots = SlotSet::EMPTY;
             slots.insert(slot);
-            first.push((from, Move { from: from.id, to: to.id, slots }, to));
+            first.entry(from.id).or_insert((from, Vec::new())).1.push((Move { from: from.id, to: to.id, slots }, to));
         }
     }
     Ok(first)

@@ -138,7 +138,11 @@ pub(super) async fn run(
         tell_first,
         planned_on: primary.exports().collect(),
     };
-    join_all(lanes.into_iter().map(|lane| source.lane(lane))).await.into_iter().collect()
+    let ended = join_all(lanes.into_iter().map(|lane| source.lane(lane))).await;
+    // The one that was the first to fail says why.
+    let (overtaken, others): (Vec<_>, Vec<_>) =
+        ended.into_iter().partition(|ended| matches!(ended, Err(MoveError::Overtaken(_))));
+    others.into_iter().chain(overtaken).collect()
 }
 
 /// Connections to a source that is ours as long as they stand.
@@ -256,6 +260,9 @@ impl<'t> Source<'t> {
         // It is never closed.
         let permit = self.under_way.acquire().await;
         let turn = self.tools.turn(batch.is_big()).await;
+        if self.failed.load(Ordering::Relaxed) {
+            return Err(MoveError::Overtaken("what another connection began has failed".to_owned()));
+        }
         self.tools.prove(to).await?;
         let asked = Instant::now();
         let patience = PATIENCE + blocks_for(batch.weight) * 10;

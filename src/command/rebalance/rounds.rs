@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::carry::carry;
 use super::standing::Standing;
-use super::{Tools, handover};
+use super::{Tools, WORD, handover};
 use crate::exit::{Exit, Failure};
 use crate::observer::Observer;
 use crate::topology::identity::Settings;
@@ -42,13 +42,24 @@ pub struct Run<'r> {
     /// Which marks are to be taken away, and since when.
     stale: BTreeMap<Mend, Instant>,
     told: BTreeSet<String>,
-    /// How much had been moved when trouble began, and since when that is so; none after a round without any.
-    stalled: Option<(u64, Instant)>,
+    /// None after a round without trouble.
+    stalled: Option<Stall>,
+    /// When it was last begun to do something.
+    began: Instant,
     /// How many slots have been settled that an earlier run had left half-way.
     pub(super) resumed: usize,
     standing: Standing,
     /// Who has taken over from whom.
     pub(super) handed_over: Vec<(String, String)>,
+}
+
+/// Trouble that comes again and again.
+#[derive(Debug)]
+struct Stall {
+    /// How much had been done when it began.
+    moved: u64,
+    since: Instant,
+    last: Instant,
 }
 
 /// What ends with what was seen last.
@@ -91,6 +102,9 @@ impl<'r> Run<'r> {
     /// After so long without a key or slot moved, trouble is not tried again.
     const STALL: Duration = Duration::from_secs(60);
 
+    /// Trouble after so long without any, because somebody else was waited for, is another one.
+    const PAUSE: Duration = Duration::from_secs(10);
+
     /// A run that has not begun.
     pub fn new(tools: &'r Tools<'r>, goal: &'r Goal, deadline: Instant) -> Self {
         Self {
@@ -104,6 +118,7 @@ impl<'r> Run<'r> {
             stale: BTreeMap::new(),
             told: BTreeSet::new(),
             stalled: None,
+            began: Instant::now(),
             resumed: 0,
             standing: Standing::default(),
             handed_over: Vec::new(),
@@ -132,6 +147,7 @@ impl<'r> Run<'r> {
             let observation = observer.round(self.deadline).await;
             let membership = Membership::of(&observation, &observer.cluster());
             self.node_timeout = node_timeout(&membership);
+            self.began = Instant::now();
             let next = async {
                 let ground = Ground::survey(&membership)?;
                 let next = self.next(&ground, &membership).await?;
@@ -242,7 +258,7 @@ impl<'r> Run<'r> {
         let mut others = Vec::new();
         if let Goal::Evacuate { .. } = self.goal {
             for member in &membership.members {
-                if self.tools.mover_at(member.id(), &member.label()).await?.is_kept_even().await? {
+                if self.tools.mover_at(member.id(), &member.label(), WORD).await?.is_kept_even().await? {
                     others.push(member.label());
                 }
             }
@@ -368,11 +384,11 @@ impl<'r> Run<'r> {
             MoveError::Forbidden(why) => return Err(Exit::Usage.saying(format!("not allowed: {why}"))),
         };
         let moved = self.done();
-        let since = match self.stalled {
-            Some((before, since)) if before == moved => since,
-            _ => Instant::now(),
+        let since = match &self.stalled {
+            Some(stall) if stall.moved == moved && self.began < stall.last + Self::PAUSE => stall.since,
+            _ => self.began,
         };
-        self.stalled = Some((moved, since));
+        self.stalled = Some(Stall { moved, since, last: Instant::now() });
         match since.elapsed() > Self::STALL {
             true => Err(Exit::Unfinished.saying(format!("nothing moves any more: {what}; run this again to go on"))),
             false => Ok(()),

@@ -7,16 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use super::Tools;
+use super::{Tools, WORD};
 use crate::topology::membership::Label;
 use crate::valkey::{MoveError, Mover};
 
-/// How long a server may take for an answer.
-const PATIENCE: Duration = Duration::from_secs(3);
-
-/// Who was told to stay what it is, and whether it would have followed.
+/// Who was told to stay what it is, and whether it followed before.
 #[derive(Debug, Default)]
 pub(super) struct Standing(BTreeMap<SocketAddr, bool>);
 
@@ -27,27 +23,33 @@ impl Standing {
             if self.0.contains_key(&label.address) {
                 continue;
             }
-            let told = tell(tools, label.address, false).await;
-            if let Err(why) = &told {
+            if let Err(why) = self.tell(tools, label.address).await {
                 tracing::warn!("{label} will follow whoever takes its last slot: {why}");
             }
-            self.0.insert(label.address, told.unwrap_or(false));
         }
+    }
+
+    /// It is known how it was before it is changed: an answer that does not come leaves it to be put back, too.
+    async fn tell(&mut self, tools: &Tools<'_>, address: SocketAddr) -> Result<(), MoveError> {
+        let follows = self.0.entry(address).or_insert(false);
+        let mut mover = open(tools, address).await?;
+        *follows = mover.follows().await?;
+        if *follows { mover.let_follow(false).await } else { Ok(()) }
     }
 
     /// Takes it back.
     pub(super) async fn release(&mut self, tools: &Tools<'_>) {
         let told = std::mem::take(&mut self.0);
         for address in told.into_iter().filter_map(|(address, followed)| followed.then_some(address)) {
-            if let Err(why) = tell(tools, address, true).await {
+            let released = async { open(tools, address).await?.let_follow(true).await };
+            if let Err(why) = released.await {
                 tracing::warn!("{address} keeps cluster-allow-replica-migration no until its restart: {why}");
             }
         }
     }
 }
 
-/// Whether that was a change.
-async fn tell(tools: &Tools<'_>, address: SocketAddr, follows: bool) -> Result<bool, MoveError> {
-    let mover = Mover::open(address, tools.credentials, PATIENCE).await;
-    mover.map_err(|silence| MoveError::Passing(silence.to_string()))?.let_follow(follows).await
+async fn open(tools: &Tools<'_>, address: SocketAddr) -> Result<Mover, MoveError> {
+    let mover = Mover::open(address, tools.credentials, WORD).await;
+    mover.map_err(|silence| MoveError::Passing(silence.to_string()))
 }
