@@ -386,7 +386,7 @@ impl<'r> Run<'r> {
         let moved = self.done();
         let since = match &self.stalled {
             Some(stall) if stall.moved == moved && self.began < stall.last + Self::PAUSE => stall.since,
-            _ => self.began,
+            _ => Instant::now(),
         };
         self.stalled = Some(Stall { moved, since, last: Instant::now() });
         match since.elapsed() > Self::STALL {
