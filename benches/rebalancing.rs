@@ -20,15 +20,6 @@ use serde_json::Value;
 use testbed::redis::{Connection, Pipeline, cmd, pipe};
 use testbed::{Ended, Testbed, Valkey};
 
-use clients::Counters;
-
-#[path = "../tests/rebalance/clients.rs"]
-mod clients;
-
-/// Keys that clients read meanwhile.
-const STILL: &str = "still";
-const STILL_KEYS: usize = 10_000;
-
 const LIMIT: Duration = Duration::from_secs(300);
 const BIG: usize = 50_000_000;
 
@@ -143,7 +134,6 @@ fn latency(valkey: &Valkey, keys: usize) -> Result<Duration> {
     // What a disk that others write to makes clients wait for is not what is measured.
     let bed = cluster(valkey, keys, true)?;
     big_keys(&bed)?;
-    write(&bed, (0..STILL_KEYS).map(|key| (format!("{STILL}:{key}"), format!("{key}:"))))?;
     let foretold = valkeeper(&bed, &["rebalance", "--dry-run"])?;
     let there = watched(&bed, "growing", || rebalance(&bed), &foretold)?;
     let foretold = valkeeper(&bed, &evacuation(&["--dry-run"]))?;
@@ -162,10 +152,7 @@ fn watched(bed: &Testbed, what: &str, act: impl Fn() -> Result<Value>, foretold:
             thread::spawn(move || waits(client, &stop))
         })
         .collect();
-    let counters = Counters::start(bed, 1, STILL, STILL_KEYS);
     let report = act()?;
-    let mut tally = counters.stop();
-    tally.assert_clean(what);
     stop.store(true, Ordering::Relaxed);
     let waits: Vec<Vec<Duration>> = clients.into_iter().map(|client| client.join().expect("no panic")).collect();
     let big: Vec<&Value> = report["big_keys"].as_array().into_iter().flatten().collect();
@@ -184,15 +171,9 @@ fn watched(bed: &Testbed, what: &str, act: impl Fn() -> Result<Value>, foretold:
         }
         longest = longest.max(waits.get(own).copied().unwrap_or_default());
     }
-    // Either way a command may be one of a big key's source or of its target.
-    tally.slow.sort_by(|one, other| other.cmp(one));
-    let command = tally.slow.get(big.len()).copied().unwrap_or_default();
     let told: Vec<&Value> = foretold["big_keys"].as_array().into_iter().flatten().collect();
     println!(
-        "{what:<12} longest wait {longest:.1?}, for one of {} reads and writes {command:.1?} with its \
-         redirects, {} in all (promised: {LONGEST:?}); {} big keys moved, {} foretold",
-        tally.answers,
-        tally.redirects,
+        "{what:<12} longest wait {longest:.1?} (promised: {LONGEST:?}); {} big keys moved, {} foretold",
         big.len(),
         told.len()
     );
@@ -200,7 +181,7 @@ fn watched(bed: &Testbed, what: &str, act: impl Fn() -> Result<Value>, foretold:
         let foretold = told.iter().find(|other| other["key"] == key["key"]).map(|key| key["blocks_ms"].clone());
         println!("  {} of {} bytes blocked {} ms, foretold {foretold:?}", key["key"], key["bytes"], key["took_ms"]);
     }
-    Ok(longest.max(command))
+    Ok(longest)
 }
 
 /// How long each of the longest answers took, of a client that asks without pause.

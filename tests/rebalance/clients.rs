@@ -5,19 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use testbed::redis::{Connection, RedisError, cmd};
-use testbed::{Access, Testbed};
+use testbed::Testbed;
+use testbed::redis::{Client, Connection, RedisError, cmd};
 
-/// How long it takes at most until they come.
-const LIMIT: Duration = Duration::from_secs(60);
+use super::tools::LIMIT;
 
 /// So many answers are enough to tell that they come.
 const WELL: u64 = 200;
-
-/// From here on it is written down how long an answer took.
-const SLOW: Duration = Duration::from_millis(5);
 
 /// Threads that each count up keys of their own, spread over all slots, and read others that never change. They follow
 /// MOVED and ASK; whatever else is answered, and any number that is not the next one, is written down.
@@ -33,13 +29,11 @@ pub(crate) struct Tally {
     pub(crate) redirects: u64,
     /// Errors and wrong answers.
     pub(crate) faults: Vec<String>,
-    /// How long answers took that were slow, redirects and all.
-    pub(crate) slow: Vec<Duration>,
 }
 
 struct Loop {
     home: SocketAddr,
-    access: Access,
+    password: Option<String>,
     links: BTreeMap<SocketAddr, Connection>,
     /// Who answered for a key last.
     known: BTreeMap<String, SocketAddr>,
@@ -54,10 +48,10 @@ impl Counters {
         let (stop, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let home = SocketAddr::new(bed.pod(0).addr().into(), bed.pod(0).port());
         let threads = (0..threads).map(|number| {
-            let (stop, name, access) = (stop.clone(), name.to_owned(), bed.access().clone());
+            let (stop, name, password) = (stop.clone(), name.to_owned(), bed.password().map(str::to_owned));
             let (links, known, tally, answered) =
                 (BTreeMap::new(), BTreeMap::new(), Tally::default(), answered.clone());
-            let link = Loop { home, access, links, known, tally, answered };
+            let link = Loop { home, password, links, known, tally, answered };
             thread::spawn(move || link.run(number, &name, still, &stop))
         });
         let counters = Self { threads: threads.collect(), stop };
@@ -73,7 +67,6 @@ impl Counters {
             sum.answers += tally.answers;
             sum.redirects += tally.redirects;
             sum.faults.extend(tally.faults);
-            sum.slow.extend(tally.slow);
         }
         sum
     }
@@ -119,7 +112,8 @@ impl Loop {
 
     fn ask<T: testbed::redis::FromRedisValue>(&mut self, command: &str, key: &str) -> Result<T, RedisError> {
         let mut at = self.known.get(key).copied().unwrap_or(self.home);
-        let (asked, mut asking, mut redirects) = (Instant::now(), false, 0);
+        let mut asking = false;
+        let mut redirects = 0;
         loop {
             let link = self.link(at)?;
             if asking {
@@ -128,7 +122,6 @@ impl Loop {
             let error = match cmd(command).arg(key).query(link) {
                 Ok(answer) => {
                     self.tally.answers += 1;
-                    self.tally.slow.extend(Some(asked.elapsed()).filter(|took| *took > SLOW));
                     self.answered.fetch_add(1, Ordering::Relaxed);
                     return Ok(answer);
                 }
@@ -155,7 +148,12 @@ impl Loop {
 
     fn link(&mut self, at: SocketAddr) -> Result<&mut Connection, RedisError> {
         if !self.links.contains_key(&at) {
-            let link = self.access.connect(at).map_err(|error| RedisError::from(std::io::Error::other(error)))?;
+            let mut link =
+                Client::open(format!("redis://{at}"))?.get_connection_with_timeout(Duration::from_secs(5))?;
+            link.set_read_timeout(Some(Duration::from_secs(10)))?;
+            if let Some(password) = &self.password {
+                cmd("AUTH").arg(password).exec(&mut link)?;
+            }
             self.links.insert(at, link);
         }
         Ok(self.links.get_mut(&at).expect("it was just put there"))
