@@ -6,14 +6,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use testbed::redis::cmd;
+use testbed::redis::{Connection, cmd};
 use testbed::{Server, ServerOptions, Testbed, Valkey};
 use valkeeper::config::Credentials;
 use valkeeper::datadir::{look, read_config};
 use valkeeper::topology::observation::NodeReport;
 use valkeeper::topology::parse::Arguments;
 use valkeeper::topology::start::{Attempts, Former, Heard, NodesConf, Said, StartDecision, decide, decide_blank};
-use valkeeper::valkey::{Candidate, Fleet};
+use valkeeper::valkey::{Candidate, Door, Fleet};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -58,7 +58,8 @@ fn decision(bed: &Testbed) -> StartDecision {
     let config = read_config(&Arguments::parse(&["--dir", &dir, "--cluster-enabled", "yes"]), b"").unwrap();
     let disk = look(&config).unwrap();
     let heard = heard(bed);
-    let attempts = Attempts { waited: Duration::ZERO, limit: LIMIT, asked: &[], runs: false };
+    let attempts =
+        Attempts { waited: Duration::ZERO, limit: LIMIT, asked: &[], runs: false, answers_for: Duration::ZERO };
     match &disk.nodes_conf {
         NodesConf::Nodes(nodes) => decide(&Former::of(nodes).unwrap(), disk.loaded(&config), &heard, &attempts),
         _ => decide_blank(address(bed, 0), &heard, &attempts),
@@ -199,5 +200,31 @@ fn run_starts_no_server_that_would_ignore_delete_or_not_understand_what_is_on_it
             left_behind(&bed, &newest);
             assert_refused(&bed, &["which Valkey 8.0.", "does not read", "or a newer one"]);
         }
+    }
+}
+
+#[test]
+fn a_shut_door_lets_nobody_in_but_us_until_it_is_opened() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for valkey in Valkey::all() {
+        let bed = Testbed::builder(&valkey).pods(1).config("maxclients", "50").build().unwrap();
+        let ask = |connection: &mut Connection| cmd("PING").query::<String>(connection);
+        let mut inside = bed.connection(0).unwrap();
+        ask(&mut inside).unwrap();
+        let shut = || runtime.block_on(Door::shut(address(&bed, 0), &Credentials::default(), LIMIT));
+        let mut door = shut().unwrap();
+
+        assert!(ask(&mut inside).is_err(), "{}: who was in is thrown out", valkey.version);
+        for _ in 0..20 {
+            let answer = bed.connection(0).and_then(|mut connection| Ok(ask(&mut connection)?));
+            assert!(answer.is_err(), "{}: {answer:?}", valkey.version);
+        }
+        assert!(shut().is_err(), "{}: shut twice", valkey.version);
+        assert!(runtime.block_on(door.myself()).unwrap().flags.myself);
+
+        runtime.block_on(door.open()).unwrap();
+        let mut connection = bed.connection(0).unwrap();
+        let limit: [String; 2] = cmd("CONFIG").arg("GET").arg("maxclients").query(&mut connection).unwrap();
+        assert_eq!(limit[1], "50", "{}", valkey.version);
     }
 }

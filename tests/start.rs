@@ -107,7 +107,13 @@ fn data(age: u64) -> DataFile {
 }
 
 fn attempts(waited: u64, asked: &[(NodeId, Duration)]) -> Attempts<'_> {
-    Attempts { waited: Duration::from_secs(waited), limit: LIMIT, asked, runs: false }
+    Attempts {
+        waited: Duration::from_secs(waited),
+        limit: LIMIT,
+        asked,
+        runs: false,
+        answers_for: Duration::from_secs(waited),
+    }
 }
 
 /// The decision at the first look, over data that is ten minutes old.
@@ -232,6 +238,9 @@ fn who_was_taken_over_starts_at_once() {
     let mut everybody = heard(silent(), silent());
     everybody.push(Heard { address: address(4), said: says(report(&told, 1, Replication::default())) });
     assert_goes(&first(&everybody), "03000000 owns the slots of this node");
+    // Once the server runs it goes on holding old data until it has heard of it as well.
+    let runs = decide(&former(), None, &everybody, &Attempts { runs: true, ..attempts(3_600, &[]) });
+    assert!(matches!(runs, StartDecision::Wait(_)), "{runs}");
 }
 
 #[test]

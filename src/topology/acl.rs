@@ -50,7 +50,7 @@ pub struct UserName(String);
 pub const NO_HASH: &str = "SHA-256-OF-THE-PASSWORD";
 
 /// Everything that valkeeper asks of a server, and its servers of each other when they log in as its user.
-pub const GRANTS: [Grant; 40] = [
+pub const GRANTS: [Grant; 41] = [
     look("info", "version, role, replication, memory, saves and keys of a server"),
     look("config|get", "the mark of a node, its timeouts, and the directory of its data"),
     look("cluster|info", "whether a node says ok"),
@@ -67,8 +67,9 @@ pub const GRANTS: [Grant; 40] = [
     act("cluster|forget", "healing: identities that no pod has any more"),
     act("cluster|bumpepoch", "`bootstrap --accept-data-loss`: who gets the lost slots"),
     act("cluster|failover", "drains, crashes, guarded starts, `evacuate`: a replica takes over"),
-    act("client|pause", "drains without an heir and held back starts: writes wait"),
+    act("client|pause", "drains without an heir: writes wait"),
     act("client|unpause", "drains without an heir: writes go on after all"),
+    act("client|kill", "held back starts: clients are thrown out who could read what is old"),
     act("bgsave", "drains: the data goes to disk"),
     act("shutdown", "`run`: the server ends after its drain"),
     act(

@@ -21,8 +21,6 @@ pub enum Order {
     PauseWrites(Duration),
     /// CLIENT UNPAUSE.
     ResumeWrites,
-    /// CLIENT PAUSE ALL for so long: nobody is answered, not even who takes it back.
-    PauseAll(Duration),
     /// CONFIG SET stop-writes-on-bgsave-error.
     GuardWrites(bool),
     /// BGSAVE.
@@ -89,7 +87,6 @@ impl fmt::Display for Order {
             Self::TakeOverFromDead => f.write_str("take over from a dead primary"),
             Self::PauseWrites(time) => write!(f, "hold writes back for {} s", time.as_secs()),
             Self::ResumeWrites => f.write_str("answer writes again"),
-            Self::PauseAll(time) => write!(f, "answer nobody for {} s", time.as_secs()),
             Self::GuardWrites(true) => f.write_str("refuse writes after a failed save"),
             Self::GuardWrites(false) => f.write_str("take writes even after a failed save"),
             Self::Save => f.write_str("save"),

@@ -16,7 +16,7 @@ use super::node::{NodeEntry, NodeId};
 use super::parse::{RdbFormat, ServerConfig};
 
 pub use addresses::{are_outdated, with_addresses_of_pods};
-pub use guard::{Attempts, Former, Heard, Known, Said, StartDecision, decide, decide_blank};
+pub use guard::{Attempts, Former, Heard, Known, Said, StartDecision, decide, decide_blank, is_address_copied_by};
 pub use inspect::{StartRefusal, inspect};
 pub use shard_ids::with_shard_ids_of_primaries;
 

@@ -224,8 +224,11 @@ fn command(order: Order) -> Cmd {
         Order::CancelMigrations => words(&["CLUSTER", "CANCELSLOTMIGRATIONS"]),
         Order::TakeOver => words(&["CLUSTER", "FAILOVER"]),
         Order::TakeOverFromDead => words(&["CLUSTER", "FAILOVER", "FORCE"]),
-        Order::PauseWrites(time) => pause(time, "WRITE"),
-        Order::PauseAll(time) => pause(time, "ALL"),
+        Order::PauseWrites(time) => {
+            let mut command = words(&["CLIENT", "PAUSE"]);
+            command.arg(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).arg("WRITE");
+            command
+        }
         Order::ResumeWrites => words(&["CLIENT", "UNPAUSE"]),
         Order::GuardWrites(guard) => words(&["CONFIG", "SET", GUARD, if guard { "yes" } else { "no" }]),
         Order::Save => words(&["BGSAVE"]),
@@ -241,10 +244,4 @@ fn command(order: Order) -> Cmd {
         }
         Order::AppendOnly => words(&["CONFIG", "SET", "appendonly", "yes"]),
     }
-}
-
-fn pause(time: Duration, what: &str) -> Cmd {
-    let mut command = redis::cmd("CLIENT");
-    command.arg("PAUSE").arg(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).arg(what);
-    command
 }

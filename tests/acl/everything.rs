@@ -18,13 +18,15 @@ const SLOTS: usize = 60;
 const KEYS: u64 = 50;
 
 /// What none of the stories below comes to, or what a server does not live to tell.
-const NOT_SEEN: [&str; 12] = [
+const NOT_SEEN: [&str; 13] = [
     // A server that does it is gone.
     "shutdown",
     // Only with `dual-channel-replication-enabled yes`.
     "sync",
     // Only where the data of a shard is given up.
     "cluster|bumpepoch",
+    // Only where most primaries have died at once.
+    "client|kill",
     // Only where a drain gives up what it has begun.
     "client|unpause",
     "cluster|cancelslotmigrations",

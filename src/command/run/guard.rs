@@ -12,14 +12,15 @@ use crate::config::{Credentials, Reach};
 use crate::discovery::{Discovery, Found};
 use crate::exit::Failure;
 use crate::topology::node::{NodeEntry, NodeId, Role};
-use crate::topology::observation::Silence;
+use crate::topology::observation::{NodeReport, Silence};
 use crate::topology::order::{HeldBack, Order};
 use crate::topology::parse::ServerConfig;
 use crate::topology::probe::Life;
 use crate::topology::start::{
     Attempts, DataFile, Former, Heard, NodesConf, OnDisk, Said, StartDecision, decide, decide_blank,
+    is_address_copied_by,
 };
-use crate::valkey::{Candidate, Fleet, Outcome, Server};
+use crate::valkey::{Candidate, Door, Fleet, Outcome, Server};
 
 const OFTEN: Duration = Duration::from_millis(50);
 const DNS_OFTEN: Duration = Duration::from_secs(1);
@@ -61,10 +62,8 @@ struct Inquiry<'p> {
     started: Instant,
     /// Whether the server runs, held back.
     runs: bool,
-    /// Where replicas have answered.
-    replicas: BTreeSet<SocketAddr>,
-    /// Whether only they are asked: what others say does not matter now, and they may be long in saying it.
-    only_replicas: bool,
+    /// Since when anybody who copies this node has been answering.
+    answering_since: Option<Instant>,
 }
 
 /// Asks around until the server may start; not for longer than the limit.
@@ -97,81 +96,81 @@ pub(super) async fn before_start(guard: &Guard<'_>, disk: &OnDisk, config: &Serv
     }
 }
 
+/// The server runs held back: nobody is let in who could read what it holds.
+///
+/// For two seconds after its start it serves nobody (`CLUSTER_WRITABLE_DELAY` in `cluster_legacy.c`), and 9.1 votes no
+/// sooner either: by the time its replica can be elected it would serve. None where it has no slots to serve.
+pub(super) async fn shut(server: &mut Server, guard: &Guard<'_>, disk: &OnDisk) -> Option<Door> {
+    Inquiry::former(disk).filter(|former| !former.slots.is_empty())?;
+    // Also while it loads.
+    while server.report().await.is_err() {
+        sleep(OFTEN).await;
+    }
+    match Door::shut(server.address(), guard.credentials, PATIENT).await {
+        Ok(door) => Some(door),
+        Err(silence) => {
+            tracing::warn!("the server, which is held back, may be read before a replica has taken over: it {silence}");
+            None
+        }
+    }
+}
+
+/// Lets clients in again.
+pub(super) async fn open(door: &mut Option<Door>) {
+    while let Some(shut) = door {
+        match shut.open().await {
+            Ok(()) => *door = None,
+            Err(silence) => {
+                tracing::warn!("the server still lets no clients in: it {silence}");
+                sleep(OFTEN * 20).await;
+            }
+        }
+    }
+}
+
 /// The server runs held back: goes on asking until a replica has taken over, and then lets the server go.
 ///
 /// It takes no writes and is not copied meanwhile. Where all primaries died at once their votes are needed, which is
 /// why they run at all. When for as long as a start is held back nobody has held anything better, it is let go as well.
-pub(super) async fn release(server: &mut Server, guard: &Guard<'_>, disk: &OnDisk, config: &ServerConfig) {
+pub(super) async fn release(
+    door: &mut Option<Door>,
+    server: &mut Server,
+    guard: &Guard<'_>,
+    disk: &OnDisk,
+    config: &ServerConfig,
+) {
     let Ok(mut inquiry) = Inquiry::new(guard, disk, config) else {
         return;
     };
-    inquiry.runs = true;
-    let mut told: Option<Instant> = None;
-    let mut alone: Option<Instant> = None;
-    let mut silence = Silenced::default();
+    let alone = tokio::select! {
+        () = until_it_is_replaced(door.as_mut(), server) => None,
+        why = inquiry.until_nobody_holds_better() => Some(why),
+    };
+    open(door).await;
     loop {
-        if !silence.lasts() && super::pod::answer(server).await.is_replica() {
-            if let_go(server, config).await {
-                tracing::info!("this node follows the replica that held better data, and is held back no longer");
-                return;
-            }
-            sleep(OFTEN).await;
-            continue;
-        }
-        silence.keep(server).await;
-        // All that were started with this one may be as silent.
-        inquiry.only_replicas = silence.lasts();
-        let decision = inquiry.round().await;
-        if told.is_none_or(|at| at.elapsed() > PATIENT) {
-            told = Some(Instant::now());
-            tracing::warn!(
-                "this node takes no writes until a replica that holds better data has taken over ({}); see that a \
-                 majority of the primaries is up",
-                decision.reason()
-            );
-        }
-        match decision {
-            StartDecision::Ask { replica, address, .. } => inquiry.ask(replica, address).await,
-            StartDecision::Go(why) => {
-                let since = *alone.get_or_insert_with(Instant::now);
-                if since.elapsed() >= guard.limit && let_go(server, config).await {
-                    tracing::warn!("this node is held back no longer, and serves what its disk held: {why}");
-                    return;
-                }
-            }
-            StartDecision::Wait(_) | StartDecision::GoHeldBack(_) => alone = None,
+        super::pod::answer(server).await;
+        if let_go(server, config).await {
+            break;
         }
         sleep(OFTEN).await;
     }
-}
-
-/// Keeps a server that is held back from answering with what it does not hold.
-///
-/// For two seconds after its start it serves nobody (`CLUSTER_WRITABLE_DELAY` in `cluster_legacy.c`), and 9.1 votes no
-/// sooner either: by the time its replica can be elected it would serve. So it answers nobody while that happens. Nor does
-/// it answer us meanwhile, nor apply what its new primary sends: this is done once, and only where it takes so long.
-#[derive(Default)]
-struct Silenced {
-    up_since: Option<Instant>,
-    until: Option<Instant>,
-}
-
-impl Silenced {
-    fn lasts(&self) -> bool {
-        self.until.is_some_and(|until| Instant::now() < until)
+    match alone {
+        None => tracing::info!("the replica that held better data has taken over: this node is held back no longer"),
+        Some(why) => tracing::warn!("this node is held back no longer, and serves what its disk held: {why}"),
     }
+}
 
-    /// Right after the server has answered.
-    async fn keep(&mut self, server: &mut Server) {
-        const AFTER: Duration = Duration::from_millis(1_200);
-        const FOR: Duration = Duration::from_secs(2);
-        let since = *self.up_since.get_or_insert_with(Instant::now);
-        if self.until.is_none() && since.elapsed() >= AFTER {
-            self.until = Some(Instant::now() + FOR);
-            if let Outcome::Failed(why) | Outcome::Forbidden(why) = server.order(Order::PauseAll(FOR)).await {
-                tracing::warn!("the server, which is held back, may be read before a replica has taken over: {why}");
-            }
+/// Until the server follows somebody, or owns no slots any more that it had.
+async fn until_it_is_replaced(mut door: Option<&mut Door>, server: &mut Server) {
+    loop {
+        let is_over = match &mut door {
+            Some(door) => door.myself().await.is_ok_and(|myself| !myself.owns_slots()),
+            None => super::pod::answer(server).await.is_replica(),
+        };
+        if is_over {
+            return;
         }
+        sleep(OFTEN).await;
     }
 }
 
@@ -211,10 +210,7 @@ impl<'p> Inquiry<'p> {
         };
         Ok(Self {
             guard: *guard,
-            former: match &disk.nodes_conf {
-                NodesConf::Nodes(entries) => Former::of(entries),
-                _ => None,
-            },
+            former: Self::former(disk),
             data: disk.loaded(config).cloned(),
             fleet: Fleet::new(guard.credentials.clone()),
             discovery,
@@ -224,9 +220,44 @@ impl<'p> Inquiry<'p> {
             asked: Vec::new(),
             started: Instant::now(),
             runs: false,
-            replicas: BTreeSet::new(),
-            only_replicas: false,
+            answering_since: None,
         })
+    }
+
+    /// Beside a server that runs held back: asks who holds better data to take over, and tells why nobody has been known to
+    /// for as long as a start is held back.
+    async fn until_nobody_holds_better(&mut self) -> String {
+        self.runs = true;
+        let mut told: Option<Instant> = None;
+        let mut alone: Option<Instant> = None;
+        loop {
+            let decision = self.round().await;
+            if told.is_none_or(|at| at.elapsed() > PATIENT) {
+                told = Some(Instant::now());
+                tracing::warn!(
+                    "this node takes no writes until a replica that holds better data has taken over ({}); see that a \
+                     majority of the primaries is up",
+                    decision.reason()
+                );
+            }
+            match decision {
+                StartDecision::Ask { replica, address, .. } => self.ask(replica, address).await,
+                StartDecision::Go(why) => {
+                    if alone.get_or_insert_with(Instant::now).elapsed() >= self.guard.limit {
+                        return why;
+                    }
+                }
+                StartDecision::Wait(_) | StartDecision::GoHeldBack(_) => alone = None,
+            }
+            sleep(OFTEN).await;
+        }
+    }
+
+    fn former(disk: &OnDisk) -> Option<Former> {
+        match &disk.nodes_conf {
+            NodesConf::Nodes(entries) => Former::of(entries),
+            _ => None,
+        }
     }
 
     async fn round(&mut self) -> StartDecision {
@@ -236,8 +267,13 @@ impl<'p> Inquiry<'p> {
             _ => self.hear().await,
         };
         let asked: Vec<_> = self.asked.iter().map(|(replica, at)| (*replica, at.elapsed())).collect();
-        let attempts =
-            Attempts { waited: self.started.elapsed(), limit: self.guard.limit, asked: &asked, runs: self.runs };
+        let attempts = Attempts {
+            waited: self.started.elapsed(),
+            limit: self.guard.limit,
+            asked: &asked,
+            runs: self.runs,
+            answers_for: self.answering_since.map_or(Duration::ZERO, |since| since.elapsed()),
+        };
         // What was looked at when all this began has grown older since.
         let own = self.data.clone().map(|data| DataFile { age: data.age.map(|age| age + attempts.waited), ..data });
         match &self.former {
@@ -253,18 +289,15 @@ impl<'p> Inquiry<'p> {
         let found = self.found.iter().flat_map(|found| found.candidates.iter().map(|candidate| candidate.address));
         let found: BTreeSet<_> = found.collect();
         let all = known.chain(found.iter().copied());
-        let mut addresses: BTreeSet<_> = all.filter(|address| *address != self.guard.own).collect();
-        if self.only_replicas && !self.replicas.is_empty() {
-            addresses.clone_from(&self.replicas);
-        }
+        let addresses: BTreeSet<_> = all.filter(|address| *address != self.guard.own).collect();
         let candidates: Vec<_> = addresses.into_iter().map(|address| Candidate { pod: None, address }).collect();
         let peers = self.fleet.observe(&candidates).await;
-        for peer in &peers {
-            match &peer.answer {
-                Ok(report) if report.replication.link.is_some() => self.replicas.insert(peer.address),
-                _ => self.replicas.remove(&peer.address),
-            };
-        }
+        let copies = |report: &NodeReport| match &self.former {
+            Some(former) => former.is_copied_by(report),
+            None => is_address_copied_by(self.guard.own, report),
+        };
+        let answers = peers.iter().any(|peer| peer.answer.as_ref().is_ok_and(|report| copies(report)));
+        self.answering_since = if answers { self.answering_since.or_else(|| Some(Instant::now())) } else { None };
         let heard = peers.into_iter().map(|peer| Heard {
             address: peer.address,
             said: match peer.answer {

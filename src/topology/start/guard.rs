@@ -68,6 +68,8 @@ pub struct Attempts<'a> {
     pub asked: &'a [(NodeId, Duration)],
     /// Whether the server runs already, held back: it votes, and is held back for as long as it takes.
     pub runs: bool,
+    /// For how long a replica has been answering by now.
+    pub answers_for: Duration,
 }
 
 /// What to do before the server is started.
@@ -144,6 +146,11 @@ impl Former {
         })
     }
 
+    /// Whether a node copies it.
+    pub fn is_copied_by(&self, report: &NodeReport) -> bool {
+        report.myself().role == Role::Replica(Some(self.id))
+    }
+
     /// Who owns all of its slots by now, in the eyes of anybody that answers. The bus settles by epoch whose a slot is.
     fn heir(&self, heard: &[Heard]) -> Option<NodeId> {
         let mut left = self.slots.clone();
@@ -176,17 +183,16 @@ pub fn decide(former: &Former, own: Option<&DataFile>, heard: &[Heard], attempts
         return StartDecision::Go("this node was no primary with slots: nobody copies it".to_owned());
     }
     if let Some(heir) = former.heir(heard) {
-        return StartDecision::Go(format!(
-            "{} owns the slots of this node by now: it comes back as a replica",
-            heir.short()
-        ));
+        let reason = format!("{} owns the slots of this node by now: it comes back as a replica", heir.short());
+        // The server itself has to hear of it.
+        return if attempts.runs { StartDecision::Wait(reason) } else { StartDecision::Go(reason) };
     }
     let own = own.filter(|data| !data.empty);
     let mut outlook = Outlook { absent: absent(heard), ..Outlook::default() };
     let mut answered = BTreeSet::new();
     for (address, report) in reports(heard) {
         answered.insert(report.id());
-        if report.myself().role == Role::Replica(Some(former.id)) {
+        if former.is_copied_by(report) {
             outlook.weigh(Better { address, report }, own);
         } else if former.replicas.iter().any(|replica| replica.id == report.id()) {
             outlook.worse.push(format!("{} follows this node no longer", report.id().short()));
@@ -198,6 +204,15 @@ pub fn decide(former: &Former, own: Option<&DataFile>, heard: &[Heard], attempts
     outlook.decide(attempts)
 }
 
+/// Whether a node copies whoever is at an address.
+pub fn is_address_copied_by(address: SocketAddr, report: &NodeReport) -> bool {
+    let primary = match report.myself().role {
+        Role::Replica(Some(id)) => report.view.get(id).and_then(NodeEntry::endpoint),
+        _ => None,
+    };
+    primary.is_some_and(|endpoint| SocketAddr::new(endpoint.ip, endpoint.port) == address)
+}
+
 /// What to do before a node with an empty disk is started at an address. Replication goes by address and not by id: a
 /// replica whose primary was here before would copy the empty server.
 pub fn decide_blank(own: SocketAddr, heard: &[Heard], attempts: &Attempts<'_>) -> StartDecision {
@@ -205,11 +220,7 @@ pub fn decide_blank(own: SocketAddr, heard: &[Heard], attempts: &Attempts<'_>) -
     for Heard { address, said } in heard {
         match said {
             Said::Report(report) => {
-                let primary = match report.myself().role {
-                    Role::Replica(Some(id)) => report.view.get(id).and_then(NodeEntry::endpoint),
-                    _ => None,
-                };
-                if primary.is_some_and(|endpoint| SocketAddr::new(endpoint.ip, endpoint.port) == own) {
+                if is_address_copied_by(own, report) {
                     outlook.weigh(Better { address: *address, report }, None);
                 }
             }
@@ -333,7 +344,7 @@ impl<'h> Outlook<'h> {
                     false => StartDecision::Wait(reason),
                 };
             }
-            if attempts.runs && attempts.waited < best.turn() {
+            if attempts.runs && attempts.answers_for < best.turn() {
                 return StartDecision::Wait(format!("{} waits for its turn", id.short()));
             }
             let patience = match attempts.asked.len() {

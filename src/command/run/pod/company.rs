@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{join, join5};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::sleep;
 
 use super::Pod;
@@ -46,7 +46,7 @@ impl Pod {
                     join5(
                         again("watching the server", || self.watch()),
                         again("changing the password over", || self.change_over(state.clone())),
-                        again("paying what the start left to do", || self.pay_debts()),
+                        again("paying what the start left to do", || self.pay_debts(state.clone())),
                         again("keeping the cluster in its shape", || self.keep(state.clone())),
                         again("keeping slots even", || self.keep_even(state.clone())),
                     ),
@@ -104,10 +104,24 @@ impl Pod {
         }
     }
 
-    async fn pay_debts(&self) {
+    async fn pay_debts(&self, mut state: watch::Receiver<State>) {
         let debts = self.debts.borrow().clone();
         if let Some((config, disk)) = debts.held_back {
-            guard::release(&mut self.settings.server(), &self.around(), &disk, &config).await;
+            let (guard, server) = (self.around(), Mutex::new(self.settings.server()));
+            // A bug in what follows must not lose what alone can open it.
+            let door = Mutex::new(guard::shut(&mut *server.lock().await, &guard, &disk).await);
+            let release = || async {
+                guard::release(&mut *door.lock().await, &mut *server.lock().await, &guard, &disk, &config).await;
+            };
+            let is_released = tokio::select! {
+                () = again("letting go of the server", release) => true,
+                // Its drain has to be let in.
+                _ = state.wait_for(|state| *state != State::Running) => false,
+            };
+            guard::open(&mut *door.lock().await).await;
+            if !is_released {
+                return;
+            }
             self.debts.send_modify(|debts| debts.held_back = None);
         }
         if debts.append_only {
