@@ -1,23 +1,29 @@
 //! How fast slots move: three shards grow to five and shrink to three again; `valkeeper rebalance` and `evacuate` beside
 //! `valkey-cli --cluster rebalance --cluster-pipeline 100` with empty primaries and with weights of 0, in the same run. And
-//! what a client waits for meanwhile, with ten keys of 50 MB among the others. Fails where what is promised does not hold.
+//! what clients wait for meanwhile, with ten keys of 50 MB among the others. Fails where what is promised does not hold.
+//!
+//! The shards have a replica each where speed is measured. Where waits are they have none: two cores are not enough for ten
+//! servers that all have something to do, and a value of 50 MB takes a primary with a replica twice as long, whoever sends it.
 //!
 //! `cargo bench --bench rebalancing`. By environment: VALKEEPER_BENCH_KEYS keys of 100 bytes in all (1000000),
-//! VALKEEPER_BENCH_REPLICAS of each primary (1), VALKEEPER_TEST_VERSIONS=9.1 for one version and not every one,
+//! VALKEEPER_BENCH_REPLICAS of each primary in both, VALKEEPER_TEST_VERSIONS=9.1 for one version and not every one,
 //! VALKEEPER_BENCH_ONLY=speed|latency, VALKEEPER_BENCH_MEMORY=1 for nodes.conf in memory and not on a disk,
 //! VALKEEPER_BENCH_TLS=1 for mutual TLS on every port, VALKEEPER_BENCH_SHOW=1 for what the program logs and reports. A server
 //! writes its nodes.conf whenever a slot changes hands, and waits for the disk: moving slots one by one, as valkey-cli does,
 //! costs what the disk costs.
 
+#[path = "rebalancing/client.rs"]
+mod client;
+
 use std::env;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use client::{Client, Waits, ping};
 use serde_json::Value;
-use testbed::redis::{Connection, Pipeline, cmd, pipe};
+use testbed::redis::{Pipeline, cmd, pipe};
 use testbed::{Ended, Testbed, Valkey};
 
 const LIMIT: Duration = Duration::from_secs(300);
@@ -46,7 +52,7 @@ const THEIRS: Way = Way {
     shrink: |bed| {
         let mut options = vec!["--cluster-weight".to_owned()];
         for nth in 0..MANY - FEW {
-            let mut primary = bed.connection(new_primary(nth))?;
+            let mut primary = bed.connection(new_primary(bed, nth))?;
             // It gives up at the first primary that becomes a replica with its last slot.
             cmd("CONFIG").arg("SET").arg("cluster-allow-replica-migration").arg("no").exec(&mut primary)?;
             let id: String = cmd("CLUSTER").arg("MYID").query(&mut primary)?;
@@ -70,11 +76,7 @@ fn main() -> Result<()> {
     let wanted = |part| only.as_deref().is_none_or(|only| only == part);
     let mut broken = Vec::new();
     for valkey in &Valkey::all() {
-        println!(
-            "{FEW} to {MANY} to {FEW} shards of {} nodes with {keys} keys of 100 bytes, Valkey {}",
-            1 + replicas(),
-            valkey.version
-        );
+        println!("{FEW} to {MANY} to {FEW} shards with {keys} keys of 100 bytes, Valkey {}", valkey.version);
         if wanted("speed") {
             let promised = if valkey.version.starts_with("8.") { TIMES_BY_KEY } else { TIMES_WHOLE };
             let theirs = speed(valkey, keys, &THEIRS)?;
@@ -101,7 +103,7 @@ fn main() -> Result<()> {
 
 /// Keys a second, there and back.
 fn speed(valkey: &Valkey, keys: usize, way: &Way) -> Result<[f64; 2]> {
-    let bed = cluster(valkey, keys, number::<u8>("MEMORY").is_some())?;
+    let bed = cluster(valkey, keys, replicas(1), number::<u8>("MEMORY").is_some())?;
     let grown = rate(&bed, keys, way.name, way.grow)?;
     ensure!(bed.primaries()?.len() == MANY, "not every shard has slots");
     (way.check)(&bed)?;
@@ -132,48 +134,56 @@ fn held(bed: &Testbed) -> Result<u64> {
 /// The longest that a client of any primary waited, there and back, but for the time that big keys took.
 fn latency(valkey: &Valkey, keys: usize) -> Result<Duration> {
     // What a disk that others write to makes clients wait for is not what is measured.
-    let bed = cluster(valkey, keys, true)?;
+    let bed = cluster(valkey, keys, replicas(0), true)?;
     big_keys(&bed)?;
     let foretold = valkeeper(&bed, &["rebalance", "--dry-run"])?;
     let there = watched(&bed, "growing", || rebalance(&bed), &foretold)?;
-    let foretold = valkeeper(&bed, &evacuation(&["--dry-run"]))?;
+    let foretold = valkeeper(&bed, &evacuation(&bed, &["--dry-run"]))?;
     let back = watched(&bed, "shrinking", || evacuate(&bed), &foretold)?;
     Ok(there.max(back))
 }
 
 fn watched(bed: &Testbed, what: &str, act: impl Fn() -> Result<Value>, foretold: &Value) -> Result<Duration> {
-    let primaries: Vec<usize> = (0..FEW).chain((0..MANY - FEW).map(new_primary)).collect();
-    let stop: Arc<AtomicBool> = Arc::default();
-    let clients: Vec<_> = primaries.iter().map(|pod| bed.connection(*pod)).collect::<Result<_>>()?;
-    let clients: Vec<_> = clients
-        .into_iter()
-        .map(|client| {
-            let stop = stop.clone();
-            thread::spawn(move || waits(client, &stop))
-        })
-        .collect();
-    let report = act()?;
-    stop.store(true, Ordering::Relaxed);
-    let waits: Vec<Vec<Duration>> = clients.into_iter().map(|client| client.join().expect("no panic")).collect();
+    let primaries: Vec<usize> = (0..FEW).chain((0..MANY - FEW).map(|nth| new_primary(bed, nth))).collect();
+    let pinged: Vec<_> = primaries.iter().map(|pod| bed.connection(*pod)).collect::<Result<_>>()?;
+    let stop = AtomicBool::new(false);
+    let (report, client, pings) = thread::scope(|scope| {
+        let client = scope.spawn(|| Client::of(bed).go_on(&stop));
+        let pings: Vec<_> = pinged.into_iter().map(|server| scope.spawn(|| ping(server, &stop))).collect();
+        let report = act();
+        stop.store(true, Ordering::Relaxed);
+        let pings: Result<Vec<Waits>> = pings.into_iter().map(|ping| ping.join().expect("no panic")).collect();
+        (report, client.join().expect("no panic"), pings)
+    });
+    let (report, client, pings) = (report?, client.context("the client that reads and writes")?, pings?);
     let big: Vec<&Value> = report["big_keys"].as_array().into_iter().flatten().collect();
-    let mut longest = Duration::ZERO;
-    for (pod, waits) in primaries.iter().zip(waits) {
-        // Each big key blocks its source and its target once: that is foretold and reported, and not counted.
+    // Each big key blocks its source and its target once: that is foretold and reported, and not counted.
+    let took = |key: &Value| Duration::from_millis(key["took_ms"].as_u64().unwrap_or_default());
+    let show = |who: &str, waits: &Waits| {
+        if env::var_os("VALKEEPER_BENCH_SHOW").is_some() {
+            eprintln!("{who}: {:.1?}", waits.first(5));
+        }
+    };
+    show("reading and writing", &client);
+    let client = client.longest_beside(&big.iter().map(|key| took(key)).collect::<Vec<_>>(), LONGEST);
+    let mut ping = Duration::ZERO;
+    for (pod, waits) in primaries.iter().zip(pings) {
         let name = bed.pod(*pod).name();
-        let mut own = 0;
+        let mut own = Vec::new();
         for key in &big {
             let arrived: bool =
                 cmd("EXISTS").arg(key["key"].as_str()).query(&mut bed.connection(*pod)?).unwrap_or(false);
-            own += usize::from(key["primary"] == name || arrived);
+            if key["primary"] == name || arrived {
+                own.push(took(key));
+            }
         }
-        if env::var_os("VALKEEPER_BENCH_SHOW").is_some() {
-            eprintln!("{name}: {:.1?}, {own} of them for big keys", &waits[..5.min(waits.len())]);
-        }
-        longest = longest.max(waits.get(own).copied().unwrap_or_default());
+        show(name, &waits);
+        ping = ping.max(waits.longest_beside(&own, LONGEST));
     }
     let told: Vec<&Value> = foretold["big_keys"].as_array().into_iter().flatten().collect();
     println!(
-        "{what:<12} longest wait {longest:.1?} (promised: {LONGEST:?}); {} big keys moved, {} foretold",
+        "{what:<12} longest wait {client:.1?} of a client that reads and writes, {ping:.1?} of PING (promised: {LONGEST:?}); \
+         {} big keys moved, {} foretold",
         big.len(),
         told.len()
     );
@@ -181,25 +191,7 @@ fn watched(bed: &Testbed, what: &str, act: impl Fn() -> Result<Value>, foretold:
         let foretold = told.iter().find(|other| other["key"] == key["key"]).map(|key| key["blocks_ms"].clone());
         println!("  {} of {} bytes blocked {} ms, foretold {foretold:?}", key["key"], key["bytes"], key["took_ms"]);
     }
-    Ok(longest)
-}
-
-/// How long each of the longest answers took, of a client that asks without pause.
-fn waits(mut client: Connection, stop: &AtomicBool) -> Vec<Duration> {
-    const KEPT: usize = 100;
-    let mut longest: Vec<Duration> = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
-        let asked = Instant::now();
-        cmd("PING").exec(&mut client).expect("PING is answered");
-        let took = asked.elapsed();
-        if longest.len() < KEPT || longest.last().is_some_and(|least| took > *least) {
-            let place = longest.partition_point(|other| *other > took);
-            longest.insert(place, took);
-            longest.truncate(KEPT);
-        }
-        thread::sleep(Duration::from_micros(500));
-    }
-    longest
+    Ok(client.max(ping))
 }
 
 fn rebalance(bed: &Testbed) -> Result<Value> {
@@ -217,13 +209,13 @@ fn valkeeper(bed: &Testbed, args: &[impl AsRef<str>]) -> Result<Value> {
 }
 
 fn evacuate(bed: &Testbed) -> Result<Value> {
-    valkeeper(bed, &evacuation(&[]))
+    valkeeper(bed, &evacuation(bed, &[]))
 }
 
 /// All pods leave that came later.
-fn evacuation(options: &[&str]) -> Vec<String> {
+fn evacuation(bed: &Testbed, options: &[&str]) -> Vec<String> {
     let options = ["evacuate", "--shards", "3"].iter().chain(options).map(ToString::to_string);
-    options.chain((pods(FEW)..pods(MANY)).map(|pod| format!("valkey-{pod}"))).collect()
+    options.chain((new_primary(bed, 0)..bed.pods().len()).map(|pod| format!("valkey-{pod}"))).collect()
 }
 
 fn by_cli(bed: &Testbed, options: &[impl AsRef<str>]) -> Result<()> {
@@ -236,44 +228,40 @@ fn by_cli(bed: &Testbed, options: &[impl AsRef<str>]) -> Result<()> {
 }
 
 /// A few shards with the keys, spread over all slots, and as many more as there are to be, without any.
-fn cluster(valkey: &Valkey, keys: usize, in_memory: bool) -> Result<Testbed> {
+fn cluster(valkey: &Valkey, keys: usize, replicas: usize, in_memory: bool) -> Result<Testbed> {
     let bed = Testbed::builder(valkey)
-        .pods(u8::try_from(pods(MANY))?)
+        .pods(u8::try_from(MANY * (1 + replicas))?)
         .in_memory(in_memory)
         .tls(number::<u8>("TLS").is_some())
         .config("repl-diskless-sync-delay", "0")
         .binary(env!("CARGO_BIN_EXE_valkeeper"))
         .start_servers(false)
         .build()?;
-    let (old, new) = bed.pods().split_at(pods(FEW));
+    let (old, new) = bed.pods().split_at(new_primary(&bed, 0));
     old.iter().try_for_each(|pod| pod.start())?;
-    join(&bed, FEW)?;
+    join(&bed, FEW, replicas)?;
     write(&bed, (0..keys).map(|key| (format!("key:{key}"), "x".repeat(100))))?;
     new.iter().try_for_each(|pod| pod.start())?;
-    join(&bed, MANY)?;
+    join(&bed, MANY, replicas)?;
     Ok(bed)
 }
 
 /// Makes a cluster of so many shards of what runs.
-fn join(bed: &Testbed, shards: usize) -> Result<()> {
-    let (shards, replicas) = (shards.to_string(), replicas().to_string());
+fn join(bed: &Testbed, shards: usize, replicas: usize) -> Result<()> {
+    let [shards, replicas] = [shards, replicas].map(|count| count.to_string());
     let ended = Ended::of(&mut bed.valkeeper(&["bootstrap", "--shards", &shards, "--replicas", &replicas]), LIMIT)?;
     ensure!(ended.code == Some(0), "{ended}");
     Ok(())
 }
 
-/// How many pods so many shards have.
-fn pods(shards: usize) -> usize {
-    shards * (1 + replicas())
-}
-
 /// The ordinal of the nth primary that joins empty.
-fn new_primary(nth: usize) -> usize {
-    pods(FEW) + nth
+fn new_primary(bed: &Testbed, nth: usize) -> usize {
+    bed.pods().len() / MANY * FEW + nth
 }
 
-fn replicas() -> usize {
-    number("REPLICAS").unwrap_or(1)
+/// How many each primary has, where it is not said.
+fn replicas(else_so_many: usize) -> usize {
+    number("REPLICAS").unwrap_or(else_so_many)
 }
 
 /// Ten, in slots of which some move.

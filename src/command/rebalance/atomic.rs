@@ -16,7 +16,7 @@ use crate::valkey::MoveError;
 /// How many keys go at once at most. When they have gone over, the source deletes all of them before it answers anybody
 /// (`delKeysInSlot` in `cluster_legacy.c`), which takes it one to two microseconds a key, and twice that with a replica;
 /// and a failed migration begins anew.
-const KEYS_AT_ONCE: u64 = 12_500;
+const KEYS_AT_ONCE: u64 = 10_000;
 
 /// And how many bytes.
 const BYTES_AT_ONCE: u64 = 1 << 30;
