@@ -131,8 +131,9 @@ fn a_server_that_does_not_let_us_in_lives_and_readiness_names_the_remedy() {
 
 #[test]
 fn a_server_that_has_no_room_for_another_client_is_not_killed_for_it() {
-    for valkey in Valkey::all() {
-        let bed = alone(&valkey).config("maxclients", "1").build().unwrap();
+    let each = Valkey::all().into_iter().flat_map(|valkey| [false, true].map(|tls| (valkey.clone(), tls)));
+    for (valkey, tls) in each {
+        let bed = alone(&valkey).config("maxclients", "1").tls(tls).build().unwrap();
         // The place that the bed's own look has had is free a moment later.
         let only_one = bed
             .wait_for("the only place", LIMIT, || {
@@ -144,6 +145,10 @@ fn a_server_that_has_no_room_for_another_client_is_not_killed_for_it() {
             probe(&bed, 0, &["liveness"]).expect(0, &[]);
         }
         probe(&bed, 0, &["readiness"]).expect(1, &[]);
+        // Nor is one that hangs taken for one that has no room.
+        bed.pod(0).pause().unwrap();
+        probe(&bed, 0, &["liveness", "--timeout", "500ms"]).expect(1, &[]);
+        bed.pod(0).resume().unwrap();
         drop(only_one);
     }
 }

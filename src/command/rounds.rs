@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::observer::Observer;
-use crate::topology::decision::{Blocker, Decision, Stage, StageKind};
+use crate::topology::decision::{Blocker, Decision, Stage};
 use crate::topology::desired::{DesiredTopology, Policy, Shape};
 use crate::topology::identity::ClusterId;
 use crate::topology::membership::Membership;
@@ -49,7 +49,7 @@ type Standing = (Discriminant<Decision>, Option<Discriminant<Refusal>>, Option<S
 /// What the last sentence was, what it was about, and when it was logged.
 struct Told {
     sentence: String,
-    about: (Discriminant<Decision>, Option<StageKind>),
+    about: Discriminant<Decision>,
     at: Instant,
 }
 
@@ -99,12 +99,13 @@ impl<'d> Rounds<'d> {
         forbidden.map_or(Ok(()), Err)
     }
 
-    /// One sentence a round, unless it is still the one of the round before; about the same thing, one a second.
+    /// One sentence a round, unless it is still the one of the round before; about what is waited for, one a second.
     pub(super) fn tell(&mut self, decision: &Decision) {
         let stage = stage(decision).map(|stage| stage.kind);
-        let (sentence, about) = (decision.to_string(), (discriminant(decision), stage));
+        let (sentence, about) = (decision.to_string(), discriminant(decision));
         let is_old = |told: &Told| {
-            told.sentence == sentence || (told.about == about && told.at.elapsed() < Duration::from_secs(1))
+            let is_due = stage.is_some() || told.at.elapsed() >= Duration::from_secs(1);
+            told.sentence == sentence || (told.about == about && !is_due)
         };
         if self.last_told.as_ref().is_some_and(is_old) {
             return;

@@ -267,8 +267,8 @@ fn when_all_primaries_die_at_once_their_replicas_take_over_and_nobody_serves_emp
 #[test]
 fn when_all_primaries_die_and_their_replicas_hang_nobody_serves_empty_data_until_these_take_over() {
     let _alone = alone();
-    for valkey in Valkey::all() {
-        let bed = cluster(&valkey, &["--handover-timeout", "30s"]);
+    Valkey::each(Valkey::all(), |valkey| {
+        let bed = cluster(valkey, &["--handover-timeout", "30s"]);
         let keys = known_keys(&bed);
         let primaries = bed.primaries().unwrap();
         let replicas: Vec<_> = bed.pods().iter().filter(|pod| !primaries.contains(&pod.ordinal())).collect();
@@ -299,7 +299,7 @@ fn when_all_primaries_die_and_their_replicas_hang_nobody_serves_empty_data_until
             }
         });
         assert_all_there(&bed, &keys);
-    }
+    });
 }
 
 /// Where there are no other primaries, nobody can elect the heir but the one that died.

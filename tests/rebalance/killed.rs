@@ -9,7 +9,11 @@ use super::clients::Counters;
 use super::tools::{LIMIT, alone, assert_settled, builder, cluster, shares, spawn, valkeeper, write};
 
 const STILL: usize = 8_000;
-const KILLS: u32 = 50;
+
+/// How many runs are killed, on all versions together; `VALKEEPER_KILLS` for another number.
+fn kills() -> u32 {
+    std::env::var("VALKEEPER_KILLS").map_or(50, |kills| kills.parse().unwrap())
+}
 
 /// Numbers that look random, the same for the same seed.
 struct Chance(u64);
@@ -36,7 +40,7 @@ fn a_run_killed_at_any_moment_is_finished_by_the_next_and_nothing_is_lost() {
     let _alone = alone();
     let seed = Chance::seed();
     let versions = Valkey::all();
-    let kills = KILLS.div_ceil(versions.len().try_into().unwrap());
+    let kills = kills().div_ceil(versions.len().try_into().unwrap());
     Valkey::each(versions, |valkey| {
         let mut chance = Chance(seed);
         // To and fro between three primaries and four. An emptied primary stays one, and can be filled again.
