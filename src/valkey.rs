@@ -27,7 +27,7 @@ use crate::topology::observation::Peer;
 pub use access::{Access, AccessChange};
 pub use certificates::CertificateSettings;
 use connection::{Connection, PATIENCE};
-pub use door::Door;
+pub use door::{Door, Lost};
 pub use lifeline::Lifeline;
 pub use mover::{Claim, Marks, Migration, MoveError, Mover, SlotState};
 pub use server::Server;

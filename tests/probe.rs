@@ -143,6 +143,7 @@ fn a_server_that_has_no_room_for_another_client_is_not_killed_for_it() {
             .unwrap();
         for _ in 0..20 {
             probe(&bed, 0, &["liveness"]).expect(0, &[]);
+            probe(&bed, 0, &["startup"]).expect(0, &[]);
         }
         probe(&bed, 0, &["readiness"]).expect(1, &[]);
         // Nor is one that hangs taken for one that has no room.

@@ -52,6 +52,11 @@ pub fn unblock() -> io::Result<()> {
     Ok(SigSet::empty().thread_set_mask()?)
 }
 
+/// Stops as if somebody had asked us to.
+pub fn stop_ourselves() -> io::Result<()> {
+    Ok(nix::sys::signal::kill(nix::unistd::getpid(), Blocked::SIGTERM)?)
+}
+
 impl Signals {
     /// Begins to listen; needs the runtime.
     pub fn listen() -> io::Result<Self> {

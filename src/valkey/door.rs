@@ -1,14 +1,16 @@
 //! The door of a server: whether it lets clients in.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+use redis::{Pipeline, Value};
 
 use super::connection::Connection;
 use super::error::silence;
 use super::report::{next, view};
 use crate::config::Credentials;
-use crate::topology::node::NodeEntry;
 use crate::topology::observation::Silence;
 
 const LIMIT: &str = "maxclients";
@@ -24,6 +26,10 @@ pub struct Door {
     /// How many it let in before.
     limit: String,
 }
+
+/// The connection is gone: nobody can open the door any more.
+#[derive(Debug)]
+pub struct Lost(Silence);
 
 impl Door {
     /// Shuts it, and throws out who is in. The server may take `patience` for each answer.
@@ -41,33 +47,52 @@ impl Door {
             shut.cmd("CLIENT").arg("KILL").arg("TYPE").arg(kind).arg("SKIPME").arg("yes");
         }
         let mut door = Self { connection, limit };
-        let done = match door.connection.send(shut).await {
-            Ok(answers) => answers.into_iter().try_for_each(|answer| answer.map(drop)),
-            Err(error) => Err(error),
-        };
-        match done {
+        let answers = door.connection.send(shut).await;
+        match answers.and_then(|answers| answers.into_iter().try_for_each(|answer| answer.map(drop))) {
             Ok(()) => Ok(door),
             Err(error) => {
                 // What was done of it is of no use.
-                door.open().await?;
+                door.open().await.map_err(|Lost(silence)| silence)?;
                 Err(silence(&error))
             }
         }
     }
 
-    /// How the server sees itself in the cluster.
-    pub async fn myself(&mut self) -> Result<NodeEntry, Silence> {
+    /// Whether it owns slots, as it sees itself; none where it gives no answer to that.
+    pub async fn owns_slots(&mut self) -> Result<Option<bool>, Lost> {
         let mut commands = redis::pipe();
         commands.cmd("CLUSTER").arg("NODES");
-        let mut answers = self.connection.send(commands).await.map_err(|error| silence(&error))?.into_iter();
-        Ok(view(&next::<String>(&mut answers)?)?.myself().clone())
+        let nodes = self.ask(commands).await?.and_then(|nodes| redis::from_redis_value::<String>(nodes).ok());
+        Ok(nodes.and_then(|nodes| view(&nodes).ok()).map(|view| view.myself().owns_slots()))
     }
 
-    /// Opens it.
-    pub async fn open(&mut self) -> Result<(), Silence> {
+    /// Opens it; whether the server has.
+    pub async fn open(&mut self) -> Result<bool, Lost> {
         let mut commands = redis::pipe();
         commands.cmd("CONFIG").arg("SET").arg(LIMIT).arg(&self.limit);
-        let mut answers = self.connection.send(commands).await.map_err(|error| silence(&error))?.into_iter();
-        next(&mut answers)
+        Ok(self.ask(commands).await?.is_some())
+    }
+
+    /// Ends the server, which saves nothing.
+    pub async fn end(mut self) {
+        let mut commands = redis::pipe();
+        commands.cmd("SHUTDOWN").arg("NOSAVE").arg("NOW");
+        // It says nothing more.
+        drop(self.ask(commands).await);
+    }
+
+    /// The answer, if there is one.
+    async fn ask(&mut self, command: Pipeline) -> Result<Option<Value>, Lost> {
+        match self.connection.send(command).await {
+            Ok(answers) => Ok(answers.into_iter().next().and_then(Result::ok)),
+            Err(error) if error.is_timeout() => Ok(None),
+            Err(error) => Err(Lost(silence(&error))),
+        }
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }

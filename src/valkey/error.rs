@@ -18,6 +18,9 @@ const MOOT: [&str; 6] = [
     "To set a",
 ];
 
+/// What a server says that lets in no client more.
+const NO_ROOM: &str = "max number of clients";
+
 /// That our user may not do something at the target of a MIGRATE, as the source passes it on.
 const FORBIDDEN_THERE: &str = "Target instance replied with error: NOPERM";
 
@@ -32,6 +35,8 @@ pub(super) fn silence(error: &RedisError) -> Silence {
         )),
         "NOPERM" => Silence::Denied(with_remedy(&what)),
         "WRONGPASS" => Silence::Denied(what),
+        // To whatever it is asked first.
+        _ if what.contains(NO_ROOM) => Silence::NotReady(what),
         _ if error.is_connection_refusal() => Silence::Refused,
         _ if error.kind() == ErrorKind::AuthenticationFailed => Silence::Denied(what),
         _ if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() => Silence::Unreachable(what),

@@ -288,7 +288,14 @@ fn when_all_primaries_die_and_their_replicas_hang_nobody_serves_empty_data_until
                 replica.pause().unwrap();
             }
             // It is for the first two seconds that a server serves nobody by itself.
-            thread::sleep(Duration::from_secs(8));
+            thread::sleep(Duration::from_secs(5));
+            // One that is held back has nothing to save, and answers nobody while it leaves either.
+            let leaving = bed.pod(primaries[0]);
+            leaving.terminate().unwrap();
+            let ended = leaving.wait_end(Duration::from_secs(15)).unwrap();
+            assert!(ended.success(), "{}: {ended}: {}", valkey.version, leaving.run_log());
+            leaving.spawn().unwrap();
+            thread::sleep(Duration::from_secs(3));
             // 8.0 tries again after a minute where two are elected at once.
             for replica in &replicas {
                 replica.resume().unwrap();

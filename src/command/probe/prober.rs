@@ -46,6 +46,10 @@ impl Prober {
             }
             Probe::Startup => {
                 let answer = self.report().await;
+                if matches!(answer, Err(Silence::Unreachable(_))) {
+                    // Who lets in no client more hangs up, and may do so before it is heard why.
+                    return liveness(self.pinged().await.err().as_ref());
+                }
                 let stalled = self.pace.on(self.started.elapsed(), &answer);
                 startup(&answer, stalled)
             }

@@ -20,7 +20,7 @@ use crate::topology::start::{
     Attempts, DataFile, Former, Heard, NodesConf, OnDisk, Said, StartDecision, decide, decide_blank,
     is_address_copied_by,
 };
-use crate::valkey::{Candidate, Door, Fleet, Outcome, Server};
+use crate::valkey::{Candidate, Door, Fleet, Lost, Outcome, Server};
 
 const OFTEN: Duration = Duration::from_millis(50);
 const DNS_OFTEN: Duration = Duration::from_secs(1);
@@ -96,34 +96,17 @@ pub(super) async fn before_start(guard: &Guard<'_>, disk: &OnDisk, config: &Serv
     }
 }
 
-/// The server runs held back: nobody is let in who could read what it holds.
+/// The server runs held back, and has answered: nobody is let in who could read what it holds.
 ///
 /// For two seconds after its start it serves nobody (`CLUSTER_WRITABLE_DELAY` in `cluster_legacy.c`), and 9.1 votes no
 /// sooner either: by the time its replica can be elected it would serve. None where it has no slots to serve.
-pub(super) async fn shut(server: &mut Server, guard: &Guard<'_>, disk: &OnDisk) -> Option<Door> {
+pub(super) async fn shut(address: SocketAddr, guard: &Guard<'_>, disk: &OnDisk) -> Option<Door> {
     Inquiry::former(disk).filter(|former| !former.slots.is_empty())?;
-    // Also while it loads.
-    while server.report().await.is_err() {
-        sleep(OFTEN).await;
-    }
-    match Door::shut(server.address(), guard.credentials, PATIENT).await {
+    match Door::shut(address, guard.credentials, PATIENT).await {
         Ok(door) => Some(door),
         Err(silence) => {
             tracing::warn!("the server, which is held back, may be read before a replica has taken over: it {silence}");
             None
-        }
-    }
-}
-
-/// Lets clients in again.
-pub(super) async fn open(door: &mut Option<Door>) {
-    while let Some(shut) = door {
-        match shut.open().await {
-            Ok(()) => *door = None,
-            Err(silence) => {
-                tracing::warn!("the server still lets no clients in: it {silence}");
-                sleep(OFTEN * 20).await;
-            }
         }
     }
 }
@@ -138,15 +121,24 @@ pub(super) async fn release(
     guard: &Guard<'_>,
     disk: &OnDisk,
     config: &ServerConfig,
-) {
+) -> Result<(), Lost> {
     let Ok(mut inquiry) = Inquiry::new(guard, disk, config) else {
-        return;
+        return Ok(());
     };
+    let had_slots = inquiry.former.as_ref().is_some_and(|former| !former.slots.is_empty());
     let alone = tokio::select! {
-        () = until_it_is_replaced(door.as_mut(), server) => None,
+        replaced = until_it_is_replaced(door.as_mut(), server, had_slots) => {
+            replaced?;
+            None
+        }
         why = inquiry.until_nobody_holds_better() => Some(why),
     };
-    open(door).await;
+    if let Some(shut) = door {
+        while !shut.open().await? {
+            sleep(OFTEN).await;
+        }
+        *door = None;
+    }
     loop {
         super::pod::answer(server).await;
         if let_go(server, config).await {
@@ -158,17 +150,21 @@ pub(super) async fn release(
         None => tracing::info!("the replica that held better data has taken over: this node is held back no longer"),
         Some(why) => tracing::warn!("this node is held back no longer, and serves what its disk held: {why}"),
     }
+    Ok(())
 }
 
-/// Until the server follows somebody, or owns no slots any more that it had.
-async fn until_it_is_replaced(mut door: Option<&mut Door>, server: &mut Server) {
+/// Until the server owns no slots any more that it had, or follows somebody.
+async fn until_it_is_replaced(mut door: Option<&mut Door>, server: &mut Server, had_slots: bool) -> Result<(), Lost> {
     loop {
         let is_over = match &mut door {
-            Some(door) => door.myself().await.is_ok_and(|myself| !myself.owns_slots()),
-            None => super::pod::answer(server).await.is_replica(),
+            Some(door) => door.owns_slots().await? == Some(false),
+            None => {
+                let report = super::pod::answer(server).await;
+                if had_slots { !report.owns_slots() } else { report.is_replica() }
+            }
         };
         if is_over {
-            return;
+            return Ok(());
         }
         sleep(OFTEN).await;
     }

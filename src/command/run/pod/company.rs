@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::pending;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,10 +26,12 @@ use crate::command::run::watch::Watch;
 use crate::command::run::{aof, guard};
 use crate::exit;
 use crate::observer::Observer;
-use crate::process::memory;
+use crate::process::{memory, signals};
 use crate::topology::identity::PodName;
+use crate::topology::parse::ServerConfig;
 use crate::topology::probe::{Life, Phase, Reconciliation};
 use crate::topology::server::ServerReport;
+use crate::topology::start::OnDisk;
 use crate::topology::supervise::State;
 use crate::valkey::{Access, Candidate};
 
@@ -104,22 +107,10 @@ impl Pod {
         }
     }
 
-    async fn pay_debts(&self, mut state: watch::Receiver<State>) {
+    async fn pay_debts(&self, state: watch::Receiver<State>) {
         let debts = self.debts.borrow().clone();
         if let Some((config, disk)) = debts.held_back {
-            let (guard, server) = (self.around(), Mutex::new(self.settings.server()));
-            // A bug in what follows must not lose what alone can open it.
-            let door = Mutex::new(guard::shut(&mut *server.lock().await, &guard, &disk).await);
-            let release = || async {
-                guard::release(&mut *door.lock().await, &mut *server.lock().await, &guard, &disk, &config).await;
-            };
-            let is_released = tokio::select! {
-                () = again("letting go of the server", release) => true,
-                // Its drain has to be let in.
-                _ = state.wait_for(|state| *state != State::Running) => false,
-            };
-            guard::open(&mut *door.lock().await).await;
-            if !is_released {
+            if !self.let_go(&config, &disk, state).await {
                 return;
             }
             self.debts.send_modify(|debts| debts.held_back = None);
@@ -127,6 +118,50 @@ impl Pod {
         if debts.append_only {
             aof::switch_on(&mut self.settings.server()).await;
         }
+    }
+
+    /// A server that was started held back is let go when it may be; false where the node leaves before.
+    async fn let_go(&self, config: &ServerConfig, disk: &OnDisk, mut state: watch::Receiver<State>) -> bool {
+        const OFTEN: Duration = Duration::from_millis(100);
+        let (guard, mut server) = (self.around(), self.settings.server());
+        let mut leaves = pin!(state.wait_for(|state| *state != State::Running));
+        // Also while it loads; what is begun after that is seen through.
+        let up = async {
+            while server.report().await.is_err() {
+                sleep(OFTEN).await;
+            }
+        };
+        tokio::select! {
+            () = up => {}
+            _ = &mut leaves => return false,
+        }
+        // A bug in what follows must not lose what alone can open it.
+        let door = Mutex::new(guard::shut(self.settings.address, &guard, disk).await);
+        let server = Mutex::new(server);
+        let release =
+            || async { guard::release(&mut *door.lock().await, &mut *server.lock().await, &guard, disk, config).await };
+        let released = tokio::select! {
+            released = again("letting go of the server", release) => Some(released),
+            _ = &mut leaves => None,
+        };
+        match released {
+            Some(Ok(())) => return true,
+            Some(Err(lost)) => {
+                tracing::error!(
+                    "the server, which is held back, lets in nobody and not even us: it is restarted ({lost})"
+                );
+                if let Err(error) = signals::stop_ourselves() {
+                    tracing::error!("it is not: {error}");
+                }
+            }
+            // It has taken no writes, and everybody but this process is shut out: there is nothing to drain.
+            None => {
+                if let Some(door) = door.into_inner() {
+                    door.end().await;
+                }
+            }
+        }
+        false
     }
 
     /// Until the node leaves, or its server has ended.
