@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use valkeeper::topology::drain::Peer;
 use valkeeper::topology::electorate::Electorate;
-use valkeeper::topology::observation::View;
+use valkeeper::topology::observation::{Silence, View};
 use valkeeper::topology::parse::{ReplicaLink, Replication, nodes};
 use valkeeper::topology::server::{ClusterView, Persistence, ServerReport};
 use valkeeper::topology::succession::{Claim, Succession, heirs};
@@ -82,6 +82,39 @@ fn the_replica_that_has_most_comes_first_and_ties_go_to_the_lowest_id() {
     assert!(matches!(claim(30, &replica(2, 100), &ahead), Claim::Wait(_)));
     assert_eq!(claim(330, &replica(2, 100), &ahead), Claim::TakeOver, "the best may have died as well");
     assert!(matches!(claim(30, &replica(6, 100), &even), Claim::Wait(_)));
+}
+
+/// What it has acknowledged since would be lost.
+#[test]
+fn nobody_takes_over_from_a_sibling_that_has_although_the_own_server_has_not_heard_of_it() {
+    let promoted = [line(1, "master", None, "disconnected", ""), line(3, "myself,master", None, "connected", "0-100")];
+    let sibling = [Peer { answer: Ok(seen(replica(3, 100), &promoted)), ..sibling(3, 100) }];
+    for now in [30, 3_000] {
+        assert_eq!(claim(now, &replica(2, 100), &sibling), Claim::Leave("another replica has taken over"));
+    }
+}
+
+#[test]
+fn a_silent_sibling_goes_first_and_a_dead_one_is_not_waited_for() {
+    let says = |silence| [Peer { answer: Err(silence), ..sibling(3, 0) }];
+    let silent = says(Silence::Unreachable("no answer in time".to_owned()));
+    assert!(matches!(claim(329, &replica(2, 100), &silent), Claim::Wait(_)));
+    assert_eq!(claim(330, &replica(2, 100), &silent), Claim::TakeOver);
+    assert_eq!(claim(30, &replica(2, 100), &says(Silence::Refused)), Claim::TakeOver);
+}
+
+/// The end comes after the last that was sent, which nobody else may hold.
+#[test]
+fn nobody_takes_over_who_may_still_read_what_the_dead_has_sent() {
+    let reads = |report: ServerReport| {
+        let link = ReplicaLink { up: true, last_heard: Some(Duration::ZERO), ..link(None) };
+        ServerReport { replication: Replication { link: Some(link), ..report.replication }, ..report }
+    };
+    let own = replica(2, 100);
+    assert_eq!(claim(30, &reads(own.clone()), &[]), Claim::Wait(ms(5)));
+    let others = [Peer { answer: Ok(reads(replica(3, 90))), ..sibling(3, 90) }];
+    assert_eq!(claim(30, &own, &others), Claim::Wait(ms(5)), "the other one may have more in a moment");
+    assert_eq!(claim(500, &reads(own), &others), Claim::TakeOver, "it may never hear of the end");
 }
 
 #[test]

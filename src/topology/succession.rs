@@ -10,10 +10,16 @@ use std::time::Duration;
 use super::drain::Peer;
 use super::electorate::{self, Electorate, attempt};
 use super::node::{NodeId, Role};
+use super::observation::Silence;
 use super::server::ServerReport;
 
 /// How long a copy may have been without its primary to count as whole: it is asked within moments of the death.
 const RECENT: Duration = Duration::from_secs(5);
+/// How long a replica may take to read the last that its dead primary has sent: it sees the end only after that, and what
+/// it has not read when it takes over is lost.
+const READS_FOR: Duration = Duration::from_millis(500);
+/// How soon to look whether it has.
+const SOON: Duration = Duration::from_millis(5);
 /// How long the second best waits for the best, and the third for the second.
 const TURN: Duration = Duration::from_millis(300);
 /// How soon to look again.
@@ -54,6 +60,17 @@ pub fn heirs<'a>(
     heirs.into_iter().map(|(_, id)| id).collect()
 }
 
+/// Whether anybody may still read what the primary had sent that was found dead so long ago: to be waited for, as nobody
+/// else holds it.
+pub fn may_still_read<'a>(
+    primary: NodeId,
+    ago: Duration,
+    replicas: impl IntoIterator<Item = (NodeId, &'a ServerReport)>,
+) -> bool {
+    let reads = |report: &ServerReport| report.replication.link.as_ref().is_some_and(|link| link.up);
+    ago < READS_FOR && replicas.into_iter().any(|(_, report)| holds_copy(primary, ago, report) && reads(report))
+}
+
 /// Whether this replica's copy is whole and fresh, and it means to stay.
 fn holds_copy(primary: NodeId, ago: Duration, report: &ServerReport) -> bool {
     let follows = report.myself().is_some_and(|myself| myself.role == Role::Replica(Some(primary)));
@@ -88,7 +105,12 @@ impl Succession {
             return Claim::Leave("the dead node owned no slots");
         }
         let reports = siblings.iter().filter_map(|peer| Some((peer.id, peer.answer.as_ref().ok()?)));
-        let heirs = heirs(primary, now, reports.chain([(id, own)]));
+        // Our server need not have heard of it. Told to take over by force it would, from the one that serves by now.
+        if reports.clone().any(|(_, report)| report.owns_slots()) {
+            return Claim::Leave("another replica has taken over");
+        }
+        let reports = reports.chain([(id, own)]);
+        let heirs = heirs(primary, now, reports.clone());
         let Some(rank) = heirs.iter().position(|heir| *heir == id) else {
             return Claim::Leave("its copy is not whole and fresh, or it is leaving");
         };
@@ -97,10 +119,14 @@ impl Succession {
             return Claim::Wait(AGAIN);
         };
         let before = u32::try_from(electorate.before).unwrap_or(u32::MAX);
+        // Who gives no answer may be the best, or have taken over: to be asked then would be to take over from it.
+        let is_silent = |peer: &&Peer| peer.answer.as_ref().is_err_and(|silence| *silence != Silence::Refused);
+        let rank = rank + siblings.iter().filter(is_silent).count();
         let turn = electorate::TURN.saturating_mul(before) + COURTESY + TURN * u32::try_from(rank).unwrap_or(u32::MAX);
         match self.asked_at {
             Some(at) if now < at + attempt(self.attempts) => Claim::Wait(AGAIN),
             None if now < turn => Claim::Wait(turn - now),
+            None if may_still_read(primary, now, reports) => Claim::Wait(SOON),
             _ => {
                 self.asked_at = Some(now);
                 self.attempts += 1;

@@ -23,7 +23,7 @@ use crate::topology::node::{NodeId, Role};
 use crate::topology::observation::Silence;
 use crate::topology::order::Order;
 use crate::topology::server::ServerReport;
-use crate::topology::succession::{Claim, Succession, heirs};
+use crate::topology::succession::{Claim, Succession, heirs, may_still_read};
 use crate::valkey::{Lifeline, Outcome, Server};
 
 /// How often the server is asked how it is.
@@ -221,8 +221,8 @@ pub(super) async fn hand_over_from_dead(last: Option<ServerReport>, credentials:
             return;
         };
         let is_due = asked_at.is_none_or(|at| at.elapsed() >= attempt(attempts));
-        if !is_due {
-            // The attempt has its time.
+        if !is_due || may_still_read(dead, started.elapsed(), reports()) {
+            // The attempt has its time, and so has whoever reads the last that was sent.
         } else if !heir.can_be_elected(Some(dead), &gone(heir).await) {
             if started.elapsed() >= VOTERS_WITHIN && attempts == 0 {
                 tracing::warn!(
